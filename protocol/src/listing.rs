@@ -1,0 +1,207 @@
+//! What a provider gossips: a signed [`Listing`] of [`Offer`]s.
+
+use std::collections::BTreeSet;
+
+use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::codec::{self, DecodeError, LISTING_MAX_BYTES};
+use crate::identity::{AccountId, InvalidSignature, Keypair, Signed, SignedContent};
+use crate::job::JobKind;
+use crate::usage::Price;
+
+/// The gossip topic of listings.
+pub const LISTINGS_TOPIC: &str = "/gristmill/listings/1";
+/// Longest life of a listing in milliseconds.
+pub const LISTING_TTL_MAX_MS: u64 = 10 * 60 * 1000;
+/// Shortest time between two listings of one provider in milliseconds.
+pub const LISTING_INTERVAL_MIN_MS: u64 = 5_000;
+/// How far a provider's clock may be ahead of ours in milliseconds.
+pub const CLOCK_SKEW_MAX_MS: u64 = 60_000;
+/// Most offers in one listing.
+pub const OFFERS_MAX: usize = 32;
+/// Most addresses in one listing.
+pub const ADDRESSES_MAX: usize = 16;
+/// Most coordinators that a listing accepts tickets of.
+pub const COORDINATORS_MAX: usize = 8;
+/// Most bytes of a model's name.
+pub const MODEL_NAME_MAX_BYTES: usize = 128;
+/// Most bytes of an address, a region or a quantization.
+pub const SHORT_TEXT_MAX_BYTES: usize = 256;
+
+/// What an offer can honour beyond a plain request. The numbers are the wire format: never reuse one.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
+)]
+#[cfg_attr(test, derive(wincode::SchemaWrite, wincode::SchemaRead))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Capability {
+    /// `tools` and `tool_choice`.
+    Tools,
+    /// `response_format` of type `json_object` or `json_schema`.
+    StructuredOutput,
+    /// `logprobs` and `top_logprobs`.
+    Logprobs,
+    /// `n` above one.
+    ManyChoices,
+    /// `logit_bias`.
+    LogitBias,
+    /// Image parts in messages.
+    ImageInput,
+    /// `dimensions` of embeddings.
+    Dimensions,
+    /// A partial assistant message is continued (`continue_final_message`).
+    Continuation,
+    /// Every request field is handed to an upstream server verbatim; what it can do is its own affair.
+    Passthrough,
+}
+
+/// One model or capability at one price.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(test, derive(wincode::SchemaWrite, wincode::SchemaRead))]
+pub struct Offer {
+    /// What kind of job it serves.
+    pub kind: JobKind,
+    /// The name by which consumers ask for the model.
+    pub model: String,
+    /// BLAKE3 over the weight files, where the provider has them.
+    pub weights_digest: Option<[u8; 32]>,
+    /// How the weights are stored; empty where unknown.
+    pub quantization: String,
+    /// Most tokens of prompt and answer together.
+    pub context_length: u32,
+    /// What it can honour beyond a plain request, ascending, each once.
+    pub capabilities: Vec<Capability>,
+    /// The price.
+    pub price: Price,
+}
+
+/// Everything a provider says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cfg_attr(test, derive(wincode::SchemaWrite, wincode::SchemaRead))]
+pub struct Listing {
+    /// Who offers.
+    pub provider: AccountId,
+    /// Grows with every listing of a provider, across restarts: milliseconds of its clock will do.
+    pub sequence: u64,
+    /// Unix time in milliseconds.
+    pub issued_at_ms: u64,
+    /// How long it holds, in milliseconds, at most [`LISTING_TTL_MAX_MS`]. Zero: the provider leaves.
+    pub ttl_ms: u64,
+    /// Multiaddresses at which job streams are accepted, without the `/p2p` part.
+    pub addresses: Vec<String>,
+    /// Coordinators whose tickets the provider accepts.
+    pub coordinators: Vec<AccountId>,
+    /// Where the provider says it is: an ISO 3166 code or empty.
+    pub region: String,
+    /// What it offers.
+    pub offers: Vec<Offer>,
+    /// How many jobs it runs at once.
+    pub slots: u16,
+    /// How many of those are free now.
+    pub free_slots: u16,
+}
+
+impl SignedContent for Listing {
+    const NAME: &'static str = "listing";
+    const VERSION: u16 = 1;
+}
+
+/// Why a listing was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ListingError {
+    /// The bytes are no listing.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Not signed by the provider that it names.
+    #[error("listing of {provider}: {source}")]
+    Signature {
+        /// Who the listing claims to be of.
+        provider: AccountId,
+        /// What is wrong.
+        source: InvalidSignature,
+    },
+    /// A field is outside its bounds.
+    #[error("listing of {provider}: {field} is out of bounds")]
+    OutOfBounds {
+        /// Whose listing it is.
+        provider: AccountId,
+        /// Which field.
+        field: &'static str,
+    },
+    /// Issued further in the future than clocks may differ.
+    #[error("listing of {provider} was issued {ahead_ms} ms in the future; one of the clocks is wrong")]
+    FromTheFuture {
+        /// Whose listing it is.
+        provider: AccountId,
+        /// How far ahead, in milliseconds.
+        ahead_ms: u64,
+    },
+}
+
+impl Listing {
+    /// Checks every bound that does not depend on the time.
+    ///
+    /// # Errors
+    /// [`ListingError::OutOfBounds`] naming the field.
+    pub fn check_bounds(&self) -> Result<(), ListingError> {
+        let bound = |holds: bool, field: &'static str| {
+            if holds { Ok(()) } else { Err(ListingError::OutOfBounds { provider: self.provider, field }) }
+        };
+        let short = |text: &String| text.len() <= SHORT_TEXT_MAX_BYTES;
+        bound(self.ttl_ms <= LISTING_TTL_MAX_MS, "ttl_ms")?;
+        bound(self.addresses.len() <= ADDRESSES_MAX && self.addresses.iter().all(short), "addresses")?;
+        bound(self.coordinators.len() <= COORDINATORS_MAX, "coordinators")?;
+        bound(short(&self.region), "region")?;
+        bound(self.offers.len() <= OFFERS_MAX, "offers")?;
+        bound(self.free_slots <= self.slots, "free_slots")?;
+        let mut names = BTreeSet::new();
+        for offer in &self.offers {
+            let name_fits = !offer.model.is_empty() && offer.model.len() <= MODEL_NAME_MAX_BYTES;
+            bound(name_fits && !offer.model.chars().any(char::is_control), "model")?;
+            bound(short(&offer.quantization), "quantization")?;
+            bound(offer.capabilities.is_sorted_by(|a, b| a < b), "capabilities")?;
+            bound(names.insert((offer.kind, &offer.model)), "model (offered twice)")?;
+        }
+        Ok(())
+    }
+
+    /// Signs the listing into the bytes that travel on gossip.
+    ///
+    /// # Errors
+    /// [`ListingError::OutOfBounds`] where a field is out of bounds, [`ListingError::Decode`] where the whole is
+    /// over [`LISTING_MAX_BYTES`]: a listing that others would refuse is never sent.
+    pub fn seal(self, keypair: &Keypair) -> Result<Vec<u8>, ListingError> {
+        self.check_bounds()?;
+        let bytes = codec::encode(&keypair.sign(self));
+        if bytes.len() > LISTING_MAX_BYTES {
+            return Err(DecodeError::TooLarge { actual: bytes.len(), limit: LISTING_MAX_BYTES }.into());
+        }
+        Ok(bytes)
+    }
+
+    /// Opens what [`Listing::seal`] made: size, encoding, signature, bounds and clock, in this order.
+    ///
+    /// # Errors
+    /// [`ListingError`] saying which of these failed.
+    pub fn open(bytes: &[u8], now_ms: u64) -> Result<Self, ListingError> {
+        let signed: Signed<Self> = codec::decode::<_, LISTING_MAX_BYTES>(bytes)?;
+        let provider = signed.content_unchecked().provider;
+        let listing =
+            signed.verify_from(&provider).map_err(|source| ListingError::Signature { provider, source })?;
+        listing.check_bounds()?;
+        let ahead_ms = listing.issued_at_ms.saturating_sub(now_ms);
+        if ahead_ms > CLOCK_SKEW_MAX_MS {
+            return Err(ListingError::FromTheFuture { provider, ahead_ms });
+        }
+        Ok(listing.clone())
+    }
+
+    /// When it stops to hold, as Unix time in milliseconds.
+    #[must_use]
+    pub const fn expires_at_ms(&self) -> u64 {
+        self.issued_at_ms.saturating_add(self.ttl_ms)
+    }
+}

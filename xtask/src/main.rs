@@ -1,0 +1,2 @@
+//! Gristmill tasks.
+fn main() {}
