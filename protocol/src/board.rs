@@ -79,7 +79,10 @@ impl Board {
     /// An empty board for at most so many providers.
     #[must_use]
     pub const fn new(providers_max: usize) -> Self {
-        Self { posted: BTreeMap::new(), providers_max }
+        Self {
+            posted: BTreeMap::new(),
+            providers_max,
+        }
     }
 
     /// Verifies a sealed listing and posts it where it is news.
@@ -103,7 +106,9 @@ impl Board {
         }
         let was_alive = known.is_some_and(|known| known.is_alive(now_ms));
         // A farewell keeps the time of the listing before it: leaving and coming back is no way around the rate.
-        let received_at_ms = known.filter(|_| leaves).map_or(now_ms, |known| known.received_at_ms);
+        let received_at_ms = known
+            .filter(|_| leaves)
+            .map_or(now_ms, |known| known.received_at_ms);
         if known.is_none() && !self.has_room(now_ms) {
             return Ok(Insertion::Full);
         }
@@ -130,24 +135,34 @@ impl Board {
 
     /// Forgets what can't live any more. Returns how many providers are left that are alive.
     pub fn expire(&mut self, now_ms: u64) -> usize {
-        self.posted.retain(|_, posted| posted.is_alive(now_ms) || now_ms < posted.forget_at_ms);
+        self.posted
+            .retain(|_, posted| posted.is_alive(now_ms) || now_ms < posted.forget_at_ms);
         self.listings(now_ms).count()
     }
 
     /// The living listings, by account.
     pub fn listings(&self, now_ms: u64) -> impl Iterator<Item = &Listing> {
-        self.posted.values().filter(move |posted| posted.is_alive(now_ms)).map(|posted| &posted.listing)
+        self.posted
+            .values()
+            .filter(move |posted| posted.is_alive(now_ms))
+            .map(|posted| &posted.listing)
     }
 
     /// The living listings as they travelled, signature and all, for a directory.
     pub fn sealed_listings(&self, now_ms: u64) -> impl Iterator<Item = Arc<[u8]>> {
-        self.posted.values().filter(move |posted| posted.is_alive(now_ms)).map(|posted| posted.sealed.clone())
+        self.posted
+            .values()
+            .filter(move |posted| posted.is_alive(now_ms))
+            .map(|posted| posted.sealed.clone())
     }
 
     /// The living listing of one provider.
     #[must_use]
     pub fn listing(&self, provider: &AccountId, now_ms: u64) -> Option<&Listing> {
-        self.posted.get(provider).filter(|posted| posted.is_alive(now_ms)).map(|posted| &posted.listing)
+        self.posted
+            .get(provider)
+            .filter(|posted| posted.is_alive(now_ms))
+            .map(|posted| &posted.listing)
     }
 
     /// Who offers a model for a kind of job and accepts tickets of a coordinator.
@@ -158,12 +173,16 @@ impl Board {
         coordinator: AccountId,
         now_ms: u64,
     ) -> impl Iterator<Item = Candidate<'board>> {
-        self.listings(now_ms).filter(move |listing| listing.coordinators.contains(&coordinator)).flat_map(
-            move |listing| {
+        self.listings(now_ms)
+            .filter(move |listing| listing.coordinators.contains(&coordinator))
+            .flat_map(move |listing| {
                 let fits = move |offer: &&Offer| offer.kind == kind && offer.model == model;
-                listing.offers.iter().filter(fits).map(move |offer| Candidate { listing, offer })
-            },
-        )
+                listing
+                    .offers
+                    .iter()
+                    .filter(fits)
+                    .map(move |offer| Candidate { listing, offer })
+            })
     }
 
     /// The names of everything on offer, with the kinds of job that each serves.
@@ -215,17 +234,31 @@ mod tests {
     }
 
     fn sealed(byte: u8, sequence: u64, issued_at_ms: u64, ttl_ms: u64) -> Vec<u8> {
-        listing(byte, sequence, issued_at_ms, ttl_ms).seal(&keypair(byte)).unwrap()
+        listing(byte, sequence, issued_at_ms, ttl_ms)
+            .seal(&keypair(byte))
+            .unwrap()
     }
 
     #[test]
     fn newer_listings_replace_and_older_ones_are_ignored() {
         let mut board = Board::default();
         assert_eq!(board.insert(&sealed(1, 5, NOW, 60_000), NOW), Ok(Insertion::New));
-        assert_eq!(board.insert(&sealed(1, 5, NOW, 60_000), NOW + 9_000), Ok(Insertion::Stale));
-        assert_eq!(board.insert(&sealed(1, 4, NOW, 60_000), NOW + 9_000), Ok(Insertion::Stale));
-        assert_eq!(board.insert(&sealed(1, 6, NOW, 60_000), NOW + 1_000), Ok(Insertion::TooSoon));
-        assert_eq!(board.insert(&sealed(1, 6, NOW, 60_000), NOW + 9_000), Ok(Insertion::Renewed));
+        assert_eq!(
+            board.insert(&sealed(1, 5, NOW, 60_000), NOW + 9_000),
+            Ok(Insertion::Stale)
+        );
+        assert_eq!(
+            board.insert(&sealed(1, 4, NOW, 60_000), NOW + 9_000),
+            Ok(Insertion::Stale)
+        );
+        assert_eq!(
+            board.insert(&sealed(1, 6, NOW, 60_000), NOW + 1_000),
+            Ok(Insertion::TooSoon)
+        );
+        assert_eq!(
+            board.insert(&sealed(1, 6, NOW, 60_000), NOW + 9_000),
+            Ok(Insertion::Renewed)
+        );
         assert_eq!(board.listings(NOW + 59_999).count(), 1);
         assert_eq!(board.listings(NOW + 60_000).count(), 0);
     }
@@ -235,12 +268,18 @@ mod tests {
         let mut board = Board::default();
         let old = sealed(1, 5, NOW, 600_000);
         board.insert(&old, NOW).unwrap();
-        assert_eq!(board.insert(&sealed(1, 7, NOW + 100, 0), NOW + 100), Ok(Insertion::Left));
+        assert_eq!(
+            board.insert(&sealed(1, 7, NOW + 100, 0), NOW + 100),
+            Ok(Insertion::Left)
+        );
         assert_eq!(board.listings(NOW + 100).count(), 0);
         board.expire(NOW + 200);
         assert_eq!(board.insert(&old, NOW + 10_000), Ok(Insertion::Stale));
         assert_eq!(board.insert(&old, NOW + 700_000), Ok(Insertion::Stale));
-        assert_eq!(board.insert(&sealed(1, 8, NOW + 10_000, 60_000), NOW + 10_000), Ok(Insertion::New));
+        assert_eq!(
+            board.insert(&sealed(1, 8, NOW + 10_000, 60_000), NOW + 10_000),
+            Ok(Insertion::New)
+        );
     }
 
     #[test]
@@ -248,7 +287,9 @@ mod tests {
         let mut board = Board::default();
         board.insert(&sealed(1, 1, NOW, 60_000), NOW).unwrap();
         let count = |kind, model, coordinator: u8| {
-            board.candidates(kind, model, keypair(coordinator).account(), NOW).count()
+            board
+                .candidates(kind, model, keypair(coordinator).account(), NOW)
+                .count()
         };
         assert_eq!(count(JobKind::ChatCompletions, "guide", 200), 1);
         assert_eq!(count(JobKind::Embeddings, "guide", 200), 0);
@@ -260,7 +301,10 @@ mod tests {
     fn forged_and_malformed_listings_are_errors() {
         let mut board = Board::default();
         let forged = crate::codec::encode(&keypair(2).sign(listing(1, 1, NOW, 60_000)));
-        assert!(matches!(board.insert(&forged, NOW), Err(ListingError::Signature { .. })));
+        assert!(matches!(
+            board.insert(&forged, NOW),
+            Err(ListingError::Signature { .. })
+        ));
         let mut flipped = sealed(1, 1, NOW, 60_000);
         flipped[40] ^= 1;
         assert!(board.insert(&flipped, NOW).is_err());
@@ -276,8 +320,12 @@ mod tests {
     fn bounds_hold_at_the_edge() {
         let cases: [(&str, fn(&mut Listing)); 6] = [
             ("ttl_ms", |listing| listing.ttl_ms = LISTING_TTL_MAX_MS + 1),
-            ("offers", |listing| listing.offers = vec![listing.offers[0].clone(); 33]),
-            ("model (offered twice)", |listing| listing.offers.push(listing.offers[0].clone())),
+            ("offers", |listing| {
+                listing.offers = vec![listing.offers[0].clone(); 33]
+            }),
+            ("model (offered twice)", |listing| {
+                listing.offers.push(listing.offers[0].clone())
+            }),
             ("model", |listing| listing.offers[0].model = "x".repeat(129)),
             ("free_slots", |listing| listing.free_slots = 3),
             ("addresses", |listing| listing.addresses = vec!["a".into(); 17]),
@@ -286,7 +334,10 @@ mod tests {
             let mut wrong = listing(1, 1, NOW, LISTING_TTL_MAX_MS);
             change(&mut wrong);
             let error = wrong.seal(&keypair(1)).unwrap_err();
-            assert!(matches!(error, ListingError::OutOfBounds { field, .. } if field == expected), "{error}");
+            assert!(
+                matches!(error, ListingError::OutOfBounds { field, .. } if field == expected),
+                "{error}"
+            );
         }
         let mut at_limit = listing(1, 1, NOW, LISTING_TTL_MAX_MS);
         at_limit.offers[0].model = "x".repeat(128);
@@ -300,7 +351,10 @@ mod tests {
         board.insert(&sealed(2, 1, NOW, 60_000), NOW).unwrap();
         assert_eq!(board.insert(&sealed(3, 1, NOW, 60_000), NOW), Ok(Insertion::Full));
         let later = NOW + LISTING_TTL_MAX_MS + 1;
-        assert_eq!(board.insert(&sealed(3, 2, later, 60_000), later), Ok(Insertion::New));
+        assert_eq!(
+            board.insert(&sealed(3, 2, later, 60_000), later),
+            Ok(Insertion::New)
+        );
     }
 
     proptest! {

@@ -37,7 +37,9 @@ pub enum DecodeError {
         limit: usize,
     },
     /// A version that this program does not speak.
-    #[error("the peer speaks wire version {0}, this program speaks {WIRE_VERSION}; the older one needs an update")]
+    #[error(
+        "the peer speaks wire version {0}, this program speaks {WIRE_VERSION}; the older one needs an update"
+    )]
     Version(u8),
     /// The bytes are not such a message.
     #[error("the bytes are not a valid message: {0}")]
@@ -62,7 +64,10 @@ pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
 /// [`DecodeError`] where the bytes are too many, malformed or followed by others.
 pub fn decode<T: Decode<()>, const LIMIT: usize>(bytes: &[u8]) -> Result<T, DecodeError> {
     if bytes.len() > LIMIT {
-        return Err(DecodeError::TooLarge { actual: bytes.len(), limit: LIMIT });
+        return Err(DecodeError::TooLarge {
+            actual: bytes.len(),
+            limit: LIMIT,
+        });
     }
     let (value, read) = bincode::decode_from_slice(bytes, CONFIGURATION.with_limit::<LIMIT>())
         .map_err(|error| DecodeError::Malformed(error.to_string()))?;
@@ -121,13 +126,19 @@ mod tests {
         // A vector that claims 2^40 elements in 12 bytes.
         let mut bytes = (1u64 << 40).to_le_bytes().to_vec();
         bytes.extend_from_slice(&[1, 2, 3, 4]);
-        assert!(matches!(decode::<Vec<u64>, 1024>(&bytes), Err(DecodeError::Malformed(_))));
+        assert!(matches!(
+            decode::<Vec<u64>, 1024>(&bytes),
+            Err(DecodeError::Malformed(_))
+        ));
     }
 
     #[test]
     fn frames_are_refused_one_byte_over_the_limit() {
         let at = u32::try_from(CONTROL_FRAME_MAX_BYTES).unwrap();
-        assert_eq!(frame_body_bytes(at.to_be_bytes(), CONTROL_FRAME_MAX_BYTES), Ok(CONTROL_FRAME_MAX_BYTES));
+        assert_eq!(
+            frame_body_bytes(at.to_be_bytes(), CONTROL_FRAME_MAX_BYTES),
+            Ok(CONTROL_FRAME_MAX_BYTES)
+        );
         assert!(matches!(
             frame_body_bytes((at + 1).to_be_bytes(), CONTROL_FRAME_MAX_BYTES),
             Err(DecodeError::TooLarge { .. })
@@ -145,7 +156,10 @@ mod tests {
         assert_eq!(decode_frame_body::<u64, 64>(&other), Err(DecodeError::Version(9)));
         let mut longer = body.to_vec();
         longer.push(0);
-        assert_eq!(decode_frame_body::<u64, 64>(&longer), Err(DecodeError::TrailingBytes(1)));
+        assert_eq!(
+            decode_frame_body::<u64, 64>(&longer),
+            Err(DecodeError::TrailingBytes(1))
+        );
     }
 
     proptest! {

@@ -269,9 +269,14 @@ pub fn voucher_text(voucher: &Signed<Voucher>) -> String {
 pub fn voucher_from_text(text: &str) -> Result<Signed<Voucher>, DecodeError> {
     let limit = VOUCHER_MAX_BYTES;
     if text.len() > limit * 2 {
-        return Err(DecodeError::TooLarge { actual: text.len(), limit: limit * 2 });
+        return Err(DecodeError::TooLarge {
+            actual: text.len(),
+            limit: limit * 2,
+        });
     }
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| DecodeError::Malformed("not base64url".into()))?;
+    let bytes = URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| DecodeError::Malformed("not base64url".into()))?;
     codec::decode::<_, VOUCHER_MAX_BYTES>(&bytes)
 }
 
@@ -288,7 +293,12 @@ pub fn listing_text(sealed: &[u8]) -> String {
 pub fn listing_from_text(text: &str) -> Result<Vec<u8>, DecodeError> {
     let limit = codec::LISTING_MAX_BYTES;
     if text.len() > limit * 2 {
-        return Err(DecodeError::TooLarge { actual: text.len(), limit: limit * 2 });
+        return Err(DecodeError::TooLarge {
+            actual: text.len(),
+            limit: limit * 2,
+        });
     }
-    URL_SAFE_NO_PAD.decode(text).map_err(|_| DecodeError::Malformed("not base64url".into()))
+    URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| DecodeError::Malformed("not base64url".into()))
 }

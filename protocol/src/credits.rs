@@ -51,7 +51,11 @@ impl Credits {
     /// # Errors
     /// [`CreditsError::TooLarge`] above [`Credits::MAX`].
     pub const fn from_microcredits(microcredits: u64) -> Result<Self, CreditsError> {
-        if microcredits > Self::MAX.0 { Err(CreditsError::TooLarge) } else { Ok(Self(microcredits)) }
+        if microcredits > Self::MAX.0 {
+            Err(CreditsError::TooLarge)
+        } else {
+            Ok(Self(microcredits))
+        }
     }
 
     /// An amount from microcredits that is known when the program is compiled.
@@ -92,7 +96,10 @@ impl Credits {
     pub const fn checked_sub(self, other: Self) -> Result<Self, CreditsError> {
         match self.0.checked_sub(other.0) {
             Some(rest) => Ok(Self(rest)),
-            None => Err(CreditsError::Negative { available: self, wanted: other }),
+            None => Err(CreditsError::Negative {
+                available: self,
+                wanted: other,
+            }),
         }
     }
 
@@ -122,8 +129,11 @@ impl Credits {
 
 impl fmt::Display for Credits {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text =
-            format!("{}.{:06}", self.0 / MICROCREDITS_PER_CREDIT, self.0 % MICROCREDITS_PER_CREDIT);
+        let text = format!(
+            "{}.{:06}",
+            self.0 / MICROCREDITS_PER_CREDIT,
+            self.0 % MICROCREDITS_PER_CREDIT
+        );
         formatter.pad(&text)
     }
 }
@@ -179,9 +189,13 @@ mod tests {
 
     #[test]
     fn text_is_exact() {
-        for (text, micro) in
-            [("0", 0), ("1", 1_000_000), ("0.25", 250_000), ("1.000001", 1_000_001), ("12.5", 12_500_000)]
-        {
+        for (text, micro) in [
+            ("0", 0),
+            ("1", 1_000_000),
+            ("0.25", 250_000),
+            ("1.000001", 1_000_001),
+            ("12.5", 12_500_000),
+        ] {
             assert_eq!(text.parse::<Credits>().unwrap().microcredits(), micro, "{text}");
         }
         assert_eq!(Credits::micro(1_234_567).to_string(), "1.234567");
@@ -190,7 +204,19 @@ mod tests {
 
     #[test]
     fn malformed_texts_are_refused() {
-        for text in ["", ".", "1.", ".5", "-1", "+1", "1e3", "1.0000001", "1_000", " 1", "9007199255"] {
+        for text in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "-1",
+            "+1",
+            "1e3",
+            "1.0000001",
+            "1_000",
+            " 1",
+            "9007199255",
+        ] {
             assert!(text.parse::<Credits>().is_err(), "{text:?}");
         }
     }
@@ -199,7 +225,10 @@ mod tests {
     fn limits_hold_at_the_edge() {
         assert_eq!(Credits::from_microcredits((1 << 53) - 1), Ok(Credits::MAX));
         assert_eq!(Credits::from_microcredits(1 << 53), Err(CreditsError::TooLarge));
-        assert_eq!(Credits::MAX.checked_add(Credits::micro(1)), Err(CreditsError::TooLarge));
+        assert_eq!(
+            Credits::MAX.checked_add(Credits::micro(1)),
+            Err(CreditsError::TooLarge)
+        );
         assert!(serde_json::from_str::<Credits>("9007199254740992").is_err());
         assert!(serde_json::from_str::<Credits>("1.5").is_err());
         assert!(serde_json::from_str::<Credits>("-1").is_err());

@@ -71,7 +71,8 @@ impl AccountId {
     pub fn verify_bytes(&self, message: &[u8], signature: &Signature) -> Result<(), InvalidSignature> {
         let key = VerifyingKey::from_bytes(&self.0).map_err(|_| InvalidSignature)?;
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-        key.verify_strict(message, &signature).map_err(|_| InvalidSignature)
+        key.verify_strict(message, &signature)
+            .map_err(|_| InvalidSignature)
     }
 }
 
@@ -114,7 +115,11 @@ impl<'de> Deserialize<'de> for AccountId {
 }
 
 #[cfg(feature = "openapi")]
-crate::text_schema!(AccountId, "An account: the libp2p peer id of its Ed25519 key", "12D3KooWGgZQtRkhjRxTZ6uQKhYgrFRbUy3j2SkZzEr8ucPb9nLt");
+crate::text_schema!(
+    AccountId,
+    "An account: the libp2p peer id of its Ed25519 key",
+    "12D3KooWGgZQtRkhjRxTZ6uQKhYgrFRbUy3j2SkZzEr8ucPb9nLt"
+);
 
 /// An Ed25519 signature.
 #[derive(Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -179,7 +184,11 @@ impl Keypair {
     #[must_use]
     pub fn sign<T: SignedContent>(&self, content: T) -> Signed<T> {
         let signature = self.sign_bytes(&signing_input(&content));
-        Signed { content, signer: self.account(), signature }
+        Signed {
+            content,
+            signer: self.account(),
+            signature,
+        }
     }
 }
 
@@ -219,7 +228,8 @@ impl<T: SignedContent> Signed<T> {
     /// # Errors
     /// [`InvalidSignature`] where the signature does not hold.
     pub fn verify(&self) -> Result<&T, InvalidSignature> {
-        self.signer.verify_bytes(&signing_input(&self.content), &self.signature)?;
+        self.signer
+            .verify_bytes(&signing_input(&self.content), &self.signature)?;
         Ok(&self.content)
     }
 
@@ -278,12 +288,21 @@ mod tests {
         let text = account.to_string();
         assert!(text.starts_with("12D3KooW"), "{text}");
         assert_eq!(text.parse::<AccountId>().unwrap(), account);
-        assert_eq!(serde_json::from_str::<AccountId>(&serde_json::to_string(&account).unwrap()).unwrap(), account);
+        assert_eq!(
+            serde_json::from_str::<AccountId>(&serde_json::to_string(&account).unwrap()).unwrap(),
+            account
+        );
     }
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "12D3KooW", "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N", "0OIl", &"1".repeat(1000)] {
+        for text in [
+            "",
+            "12D3KooW",
+            "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",
+            "0OIl",
+            &"1".repeat(1000),
+        ] {
             assert!(text.parse::<AccountId>().is_err(), "{text}");
         }
     }
@@ -293,9 +312,16 @@ mod tests {
         let signed = keypair(1).sign(Note(7));
         assert_eq!(signed.verify_from(&keypair(1).account()), Ok(&Note(7)));
         assert_eq!(signed.verify_from(&keypair(2).account()), Err(InvalidSignature));
-        let other_content = Signed { content: Note(8), ..signed.clone() };
+        let other_content = Signed {
+            content: Note(8),
+            ..signed.clone()
+        };
         assert_eq!(other_content.verify(), Err(InvalidSignature));
-        let other_domain = Signed { content: OtherNote(7), signer: signed.signer, signature: signed.signature };
+        let other_domain = Signed {
+            content: OtherNote(7),
+            signer: signed.signer,
+            signature: signed.signature,
+        };
         assert_eq!(other_domain.verify(), Err(InvalidSignature));
     }
 
@@ -307,7 +333,10 @@ mod tests {
         let mut signature = [0u8; 64];
         signature[0] = 1;
         let account = AccountId::from_public_key(key);
-        assert_eq!(account.verify_bytes(b"anything", &Signature::from_bytes(signature)), Err(InvalidSignature));
+        assert_eq!(
+            account.verify_bytes(b"anything", &Signature::from_bytes(signature)),
+            Err(InvalidSignature)
+        );
     }
 
     #[test]

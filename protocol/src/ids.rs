@@ -74,8 +74,14 @@ macro_rules! id {
     };
 }
 
-id!(ChannelId, "The name of a channel, drawn by its consumer; also the idempotency key of its opening.");
-id!(GrantId, "The name of a grant, drawn by the operator; also its idempotency key.");
+id!(
+    ChannelId,
+    "The name of a channel, drawn by its consumer; also the idempotency key of its opening."
+);
+id!(
+    GrantId,
+    "The name of a grant, drawn by the operator; also its idempotency key."
+);
 
 #[cfg(test)]
 mod tests {

@@ -301,7 +301,11 @@ impl JobRefused {
     /// A refusal with its text cut to [`REASON_MAX_BYTES`].
     #[must_use]
     pub fn new(code: RefusalCode, retry_after_ms: u32, reason: &str) -> Self {
-        Self { code, retry_after_ms, reason: cut(reason, REASON_MAX_BYTES) }
+        Self {
+            code,
+            retry_after_ms,
+            reason: cut(reason, REASON_MAX_BYTES),
+        }
     }
 }
 

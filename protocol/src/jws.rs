@@ -117,10 +117,18 @@ struct HeaderIn {
 /// Signs claims into a compact JWS. The same claims and key always give the same bytes.
 #[must_use]
 pub fn sign<C: Claims>(claims: &C, keypair: &Keypair) -> String {
-    let header = HeaderOut { typ: C::TYPE, alg: "EdDSA", kid: keypair.account().to_string() };
+    let header = HeaderOut {
+        typ: C::TYPE,
+        alg: "EdDSA",
+        kid: keypair.account().to_string(),
+    };
     // Our claims are structs of texts and numbers: writing them as JSON can't fail.
     let part = |json: Result<Vec<u8>, serde_json::Error>| URL_SAFE_NO_PAD.encode(json.unwrap_or_default());
-    let mut token = format!("{}.{}", part(serde_json::to_vec(&header)), part(serde_json::to_vec(claims)));
+    let mut token = format!(
+        "{}.{}",
+        part(serde_json::to_vec(&header)),
+        part(serde_json::to_vec(claims))
+    );
     let signature = keypair.sign_bytes(token.as_bytes());
     token.push('.');
     token.push_str(&URL_SAFE_NO_PAD.encode(signature.bytes()));
@@ -146,7 +154,11 @@ pub fn verify<C: Claims>(
 ///
 /// # Errors
 /// [`TokenError`] naming the first thing that is wrong.
-pub fn verify_self_issued<C: Claims>(token: &str, audience: &AccountId, now_ms: u64) -> Result<C, TokenError> {
+pub fn verify_self_issued<C: Claims>(
+    token: &str,
+    audience: &AccountId,
+    now_ms: u64,
+) -> Result<C, TokenError> {
     let claims: C = open(token, |claims: &C| Ok(*claims.issuer()))?;
     check(&claims, claims.issuer(), audience, now_ms)?;
     Ok(claims)
@@ -159,10 +171,17 @@ fn open<C: Claims>(
     if token.len() > TOKEN_MAX_BYTES {
         return Err(TokenError::Malformed("it is over 8 KiB"));
     }
-    let (signed, signature) =
-        token.rsplit_once('.').ok_or(TokenError::Malformed("it has no three parts"))?;
-    let (header, payload) = signed.split_once('.').ok_or(TokenError::Malformed("it has no three parts"))?;
-    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed("not base64url"));
+    let (signed, signature) = token
+        .rsplit_once('.')
+        .ok_or(TokenError::Malformed("it has no three parts"))?;
+    let (header, payload) = signed
+        .split_once('.')
+        .ok_or(TokenError::Malformed("it has no three parts"))?;
+    let decode = |part: &str| {
+        URL_SAFE_NO_PAD
+            .decode(part)
+            .map_err(|_| TokenError::Malformed("not base64url"))
+    };
     let header: HeaderIn = serde_json::from_slice(&decode(header)?)
         .map_err(|_| TokenError::Malformed("its header lacks alg or typ"))?;
     if header.alg != "EdDSA" || header.typ != C::TYPE {
@@ -173,8 +192,8 @@ fn open<C: Claims>(
     }
     let claims: C = serde_json::from_slice(&decode(payload)?)
         .map_err(|_| TokenError::Malformed("its claims are not those of its type"))?;
-    let signature =
-        <[u8; 64]>::try_from(decode(signature)?).map_err(|_| TokenError::Malformed("no Ed25519 signature"))?;
+    let signature = <[u8; 64]>::try_from(decode(signature)?)
+        .map_err(|_| TokenError::Malformed("no Ed25519 signature"))?;
     key(&claims)?
         .verify_bytes(signed.as_bytes(), &Signature::from_bytes(signature))
         .map_err(|_| TokenError::Signature)?;
@@ -188,7 +207,10 @@ fn check<C: Claims>(
     now_ms: u64,
 ) -> Result<(), TokenError> {
     if claims.issuer() != issuer {
-        return Err(TokenError::Issuer { actual: *claims.issuer(), expected: *issuer });
+        return Err(TokenError::Issuer {
+            actual: *claims.issuer(),
+            expected: *issuer,
+        });
     }
     if !claims.audience().contains(audience) {
         return Err(TokenError::Audience { expected: *audience });
@@ -199,7 +221,9 @@ fn check<C: Claims>(
     }
     let ends_at_ms = claims.expires_at().saturating_mul(1000);
     if now_ms >= ends_at_ms.saturating_add(C::LEEWAY_MS) {
-        return Err(TokenError::Expired { ago_ms: now_ms.saturating_sub(ends_at_ms) });
+        return Err(TokenError::Expired {
+            ago_ms: now_ms.saturating_sub(ends_at_ms),
+        });
     }
     Ok(())
 }

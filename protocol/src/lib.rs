@@ -3,11 +3,18 @@
 
 #![cfg_attr(
     test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::cast_possible_truncation
+    )
 )]
 
 pub mod board;
+pub mod channel;
 pub mod codec;
+pub mod content;
 pub mod coordinator_api;
 pub mod credits;
 pub mod identity;
@@ -15,6 +22,7 @@ pub mod ids;
 pub mod job;
 pub mod jws;
 pub mod listing;
+pub mod session;
 pub mod tokens;
 pub mod usage;
 pub mod voucher;

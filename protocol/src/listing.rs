@@ -148,11 +148,21 @@ impl Listing {
     /// [`ListingError::OutOfBounds`] naming the field.
     pub fn check_bounds(&self) -> Result<(), ListingError> {
         let bound = |holds: bool, field: &'static str| {
-            if holds { Ok(()) } else { Err(ListingError::OutOfBounds { provider: self.provider, field }) }
+            if holds {
+                Ok(())
+            } else {
+                Err(ListingError::OutOfBounds {
+                    provider: self.provider,
+                    field,
+                })
+            }
         };
         let short = |text: &String| text.len() <= SHORT_TEXT_MAX_BYTES;
         bound(self.ttl_ms <= LISTING_TTL_MAX_MS, "ttl_ms")?;
-        bound(self.addresses.len() <= ADDRESSES_MAX && self.addresses.iter().all(short), "addresses")?;
+        bound(
+            self.addresses.len() <= ADDRESSES_MAX && self.addresses.iter().all(short),
+            "addresses",
+        )?;
         bound(self.coordinators.len() <= COORDINATORS_MAX, "coordinators")?;
         bound(short(&self.region), "region")?;
         bound(self.offers.len() <= OFFERS_MAX, "offers")?;
@@ -177,7 +187,11 @@ impl Listing {
         self.check_bounds()?;
         let bytes = codec::encode(&keypair.sign(self));
         if bytes.len() > LISTING_MAX_BYTES {
-            return Err(DecodeError::TooLarge { actual: bytes.len(), limit: LISTING_MAX_BYTES }.into());
+            return Err(DecodeError::TooLarge {
+                actual: bytes.len(),
+                limit: LISTING_MAX_BYTES,
+            }
+            .into());
         }
         Ok(bytes)
     }
@@ -189,8 +203,9 @@ impl Listing {
     pub fn open(bytes: &[u8], now_ms: u64) -> Result<Self, ListingError> {
         let signed: Signed<Self> = codec::decode::<_, LISTING_MAX_BYTES>(bytes)?;
         let provider = signed.content_unchecked().provider;
-        let listing =
-            signed.verify_from(&provider).map_err(|source| ListingError::Signature { provider, source })?;
+        let listing = signed
+            .verify_from(&provider)
+            .map_err(|source| ListingError::Signature { provider, source })?;
         listing.check_bounds()?;
         let ahead_ms = listing.issued_at_ms.saturating_sub(now_ms);
         if ahead_ms > CLOCK_SKEW_MAX_MS {

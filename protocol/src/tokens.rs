@@ -219,7 +219,12 @@ impl Call<'_> {
     ///
     /// # Errors
     /// [`TokenError`] naming what is wrong.
-    pub fn verify(&self, token: &str, coordinator: &AccountId, now_ms: u64) -> Result<CallerClaims, TokenError> {
+    pub fn verify(
+        &self,
+        token: &str,
+        coordinator: &AccountId,
+        now_ms: u64,
+    ) -> Result<CallerClaims, TokenError> {
         let claims: CallerClaims = jws::verify_self_issued(token, coordinator, now_ms)?;
         if claims.sub != claims.iss {
             return Err(TokenError::Malformed("its subject is not its issuer"));
@@ -273,7 +278,11 @@ mod tests {
 
     /// Signs any header and payload with the coordinator's key.
     fn signed(header: &str, payload: &str) -> String {
-        let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+        let input = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(payload)
+        );
         let signature = keypair(1).sign_bytes(input.as_bytes());
         format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature.bytes()))
     }
@@ -290,8 +299,14 @@ mod tests {
         let token = jws::sign(&ticket(), &keypair(1));
         let (one, three) = (keypair(1).account(), keypair(3).account());
         let other = keypair(9).account();
-        assert_eq!(TicketClaims::verify(&token, &other, &three, NOW), Err(TokenError::Signature));
-        assert!(matches!(TicketClaims::verify(&token, &one, &other, NOW), Err(TokenError::Audience { .. })));
+        assert_eq!(
+            TicketClaims::verify(&token, &other, &three, NOW),
+            Err(TokenError::Signature)
+        );
+        assert!(matches!(
+            TicketClaims::verify(&token, &one, &other, NOW),
+            Err(TokenError::Audience { .. })
+        ));
         let late = TicketClaims::verify(&token, &one, &three, NOW + 600_000);
         assert_eq!(late, Err(TokenError::Expired { ago_ms: 0 }));
         assert!(TicketClaims::verify(&token, &one, &three, NOW + 599_999).is_ok());
@@ -339,27 +354,52 @@ mod tests {
             forger.account()
         );
         let payload = serde_json::to_string(&ticket()).unwrap();
-        let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
-        let token =
-            format!("{input}.{}", URL_SAFE_NO_PAD.encode(forger.sign_bytes(input.as_bytes()).bytes()));
+        let input = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(payload)
+        );
+        let token = format!(
+            "{input}.{}",
+            URL_SAFE_NO_PAD.encode(forger.sign_bytes(input.as_bytes()).bytes())
+        );
         assert_eq!(check(&token), Err(TokenError::Signature));
     }
 
     #[test]
     fn caller_tokens_stand_for_one_call() {
         let coordinator = keypair(1).account();
-        let call = Call { method: "POST", path: "/v1/channels", body: b"{}" };
+        let call = Call {
+            method: "POST",
+            path: "/v1/channels",
+            body: b"{}",
+        };
         let token = call.sign(&keypair(2), coordinator, [7; 16], NOW);
-        assert_eq!(call.verify(&token, &coordinator, NOW).unwrap().iss, keypair(2).account());
+        assert_eq!(
+            call.verify(&token, &coordinator, NOW).unwrap().iss,
+            keypair(2).account()
+        );
         for other in [
-            Call { method: "GET", ..call },
-            Call { path: "/v1/channels?x", ..call },
+            Call {
+                method: "GET",
+                ..call
+            },
+            Call {
+                path: "/v1/channels?x",
+                ..call
+            },
             Call { body: b"{ }", ..call },
         ] {
             assert!(other.verify(&token, &coordinator, NOW).is_err(), "{other:?}");
         }
-        assert!(matches!(call.verify(&token, &coordinator, NOW + 90_000), Err(TokenError::Expired { .. })));
-        assert!(matches!(call.verify(&token, &coordinator, NOW - 31_000), Err(TokenError::FromTheFuture { .. })));
+        assert!(matches!(
+            call.verify(&token, &coordinator, NOW + 90_000),
+            Err(TokenError::Expired { .. })
+        ));
+        assert!(matches!(
+            call.verify(&token, &coordinator, NOW - 31_000),
+            Err(TokenError::FromTheFuture { .. })
+        ));
         assert!(matches!(
             call.verify(&token, &keypair(5).account(), NOW),
             Err(TokenError::Audience { .. })

@@ -47,7 +47,9 @@ impl Usage {
     /// The usage of a language model: tokens read and tokens written.
     #[must_use]
     pub fn tokens(input: u64, output: u64) -> Self {
-        Self::new().with(Unit::InputToken, input).with(Unit::OutputToken, output)
+        Self::new()
+            .with(Unit::InputToken, input)
+            .with(Unit::OutputToken, output)
     }
 
     /// The same usage with one unit's count replaced.
@@ -69,7 +71,10 @@ impl Usage {
 
     /// The counted units in order, without zeros.
     pub fn iter(&self) -> impl Iterator<Item = (Unit, u64)> + '_ {
-        self.0.iter().map(|(unit, count)| (*unit, *count)).filter(|(_, count)| *count > 0)
+        self.0
+            .iter()
+            .map(|(unit, count)| (*unit, *count))
+            .filter(|(_, count)| *count > 0)
     }
 
     /// Whether every count is at least as high as in `earlier`: a running meter may only grow.
@@ -124,7 +129,10 @@ impl Price {
         let mut per_million = BTreeMap::new();
         per_million.insert(Unit::InputToken, input);
         per_million.insert(Unit::OutputToken, output);
-        Self { constant: Credits::ZERO, per_million }
+        Self {
+            constant: Credits::ZERO,
+            per_million,
+        }
     }
 
     /// What one million of a unit costs.
@@ -152,7 +160,10 @@ impl Price {
     #[must_use]
     pub fn within(&self, cap: &Self) -> bool {
         self.constant <= cap.constant
-            && self.per_million.iter().all(|(unit, coefficient)| *coefficient <= cap.coefficient(*unit))
+            && self
+                .per_million
+                .iter()
+                .all(|(unit, coefficient)| *coefficient <= cap.coefficient(*unit))
     }
 }
 
@@ -169,10 +180,18 @@ mod tests {
     fn cost_is_constant_plus_linear_part_rounded_up_once() {
         let mut price = price(100_000, 400_000);
         price.constant = Credits::micro(7);
-        for (input, output, cost) in
-            [(0, 0, 7), (1, 0, 8), (1, 1, 8), (10, 0, 8), (11, 0, 9), (1_000_000, 1_000_000, 500_007)]
-        {
-            assert_eq!(price.cost(&Usage::tokens(input, output)).unwrap(), Credits::micro(cost));
+        for (input, output, cost) in [
+            (0, 0, 7),
+            (1, 0, 8),
+            (1, 1, 8),
+            (10, 0, 8),
+            (11, 0, 9),
+            (1_000_000, 1_000_000, 500_007),
+        ] {
+            assert_eq!(
+                price.cost(&Usage::tokens(input, output)).unwrap(),
+                Credits::micro(cost)
+            );
         }
     }
 

@@ -1,0 +1,405 @@
+//! The consumer's side of a job: checks every claim of the provider, pays for what arrived and nothing else.
+
+use thiserror::Error;
+
+use crate::channel::{ConsumerChannel, ConsumerChannelError};
+use crate::codec::PAYLOAD_MAX_BYTES;
+use crate::content::{is_plausible, text_bytes};
+use crate::credits::Credits;
+use crate::identity::{AccountId, Signed};
+use crate::job::{
+    Chunk, ConsumerFrame, Delivery, JobAccepted, JobDone, JobFailed, JobKind, JobRefused, ProviderFrame,
+    RequestId,
+};
+use crate::usage::{Price, Usage};
+
+/// How long a consumer waits, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsumerTimeouts {
+    /// For the provider's yes or no.
+    pub answer_ms: u64,
+    /// From the yes to the first chunk.
+    pub first_chunk_ms: u64,
+    /// From one chunk to the next.
+    pub next_chunk_ms: u64,
+}
+
+impl Default for ConsumerTimeouts {
+    fn default() -> Self {
+        Self {
+            answer_ms: 3_000,
+            first_chunk_ms: 120_000,
+            next_chunk_ms: 60_000,
+        }
+    }
+}
+
+/// What a consumer asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerTerms {
+    /// The request.
+    pub request_id: RequestId,
+    /// What is asked for.
+    pub kind: JobKind,
+    /// Who is asked.
+    pub provider: AccountId,
+    /// The highest price, coefficient by coefficient.
+    pub price_cap: Price,
+    /// How many bytes the body has.
+    pub body_bytes: u64,
+    /// The most that the job may cost; reserved on the channel.
+    pub cost_max: Credits,
+    /// Most bytes of one message of the answer.
+    pub message_max_bytes: usize,
+}
+
+/// What happens to a consumer's session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConsumerEvent {
+    /// A frame arrived.
+    Frame(Box<ProviderFrame>),
+    /// The program went away.
+    Cancel,
+    /// The stream broke or was closed.
+    StreamClosed,
+    /// The time of [`ConsumerSession::deadline_ms`] has come, or the driver looks whether it has.
+    Tick,
+}
+
+/// What a driver has to do for a consumer's session, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ConsumerEffect {
+    /// Send a frame.
+    Send(ConsumerFrame),
+    /// The provider takes the job.
+    Accepted(Box<JobAccepted>),
+    /// A whole message of the answer: one JSON document.
+    Message(Vec<u8>),
+    /// The session is over; close the stream.
+    End(Box<ConsumerOutcome>),
+}
+
+/// How a job ended for its consumer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConsumerOutcome {
+    /// What was received and found plausible.
+    pub usage: Usage,
+    /// What that costs.
+    pub cost: Credits,
+    /// The provider's signature over the whole, or why there is none.
+    pub result: Result<Signed<Delivery>, ConsumerFailure>,
+}
+
+/// Why a job did not end well for its consumer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConsumerFailure {
+    /// Refused; another provider may take it.
+    #[error("the provider refused: {}", .0.reason)]
+    Refused(JobRefused),
+    /// Broke off at the provider.
+    #[error("the provider failed: {}", .0.reason)]
+    Failed(JobFailed),
+    /// The provider broke the protocol or its meter can't be true. Don't ask it again.
+    #[error("the provider misbehaved: {0}")]
+    Misbehaved(String),
+    /// The job would cost more than was reserved for it.
+    #[error("the job would cost more than the {0} set aside for it; raise max_tokens or the budget")]
+    AboveReservation(Credits),
+    /// The stream broke.
+    #[error("the connection to the provider broke")]
+    Disconnected,
+    /// Nothing came in time.
+    #[error("the provider did not answer in time")]
+    TimedOut,
+    /// This side cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    AwaitingAnswer,
+    Receiving { price: Price, window: Credits },
+    Ended,
+}
+
+/// The consumer's side of one job. Its reservation must have been made on the channel before.
+#[derive(Debug)]
+pub struct ConsumerSession {
+    terms: ConsumerTerms,
+    timeouts: ConsumerTimeouts,
+    state: State,
+    reserved: Credits,
+    meter: Usage,
+    cost: Credits,
+    message: Vec<u8>,
+    text_bytes: u64,
+    payload_bytes: u64,
+    transcript: blake3::Hasher,
+    deadline_ms: u64,
+}
+
+impl ConsumerSession {
+    /// A session whose `Open` frame is on its way. [`ConsumerTerms::cost_max`] is reserved on `channel` here.
+    ///
+    /// # Errors
+    /// [`ConsumerChannelError::Exhausted`] where the channel has too little left.
+    pub fn open(
+        terms: ConsumerTerms,
+        timeouts: ConsumerTimeouts,
+        channel: &mut ConsumerChannel,
+        now_ms: u64,
+    ) -> Result<Self, ConsumerChannelError> {
+        channel.reserve(terms.cost_max)?;
+        Ok(Self {
+            state: State::AwaitingAnswer,
+            reserved: terms.cost_max,
+            meter: Usage::new(),
+            cost: Credits::ZERO,
+            message: Vec::new(),
+            text_bytes: 0,
+            payload_bytes: 0,
+            transcript: blake3::Hasher::new(),
+            deadline_ms: now_ms.saturating_add(timeouts.answer_ms),
+            timeouts,
+            terms,
+        })
+    }
+
+    /// When [`ConsumerEvent::Tick`] is due, Unix milliseconds.
+    #[must_use]
+    pub const fn deadline_ms(&self) -> u64 {
+        self.deadline_ms
+    }
+
+    /// Whether the session is over.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// Goes one step.
+    pub fn handle(
+        &mut self,
+        event: ConsumerEvent,
+        channel: &mut ConsumerChannel,
+        now_ms: u64,
+    ) -> Vec<ConsumerEffect> {
+        let mut effects = Vec::new();
+        if self.state == State::Ended {
+            return effects;
+        }
+        let failure = match event {
+            ConsumerEvent::Frame(frame) => match self.take(*frame, channel, now_ms, &mut effects) {
+                Ok(()) => return effects,
+                Err(failure) => failure,
+            },
+            ConsumerEvent::Cancel => ConsumerFailure::Cancelled,
+            ConsumerEvent::StreamClosed => ConsumerFailure::Disconnected,
+            ConsumerEvent::Tick if now_ms >= self.deadline_ms => ConsumerFailure::TimedOut,
+            ConsumerEvent::Tick => return effects,
+        };
+        self.leave(failure, channel, &mut effects);
+        effects
+    }
+
+    fn take(
+        &mut self,
+        frame: ProviderFrame,
+        channel: &mut ConsumerChannel,
+        now_ms: u64,
+        effects: &mut Vec<ConsumerEffect>,
+    ) -> Result<(), ConsumerFailure> {
+        match (self.state.clone(), frame) {
+            (State::AwaitingAnswer, ProviderFrame::Accepted(accepted)) => {
+                self.accepted(accepted, channel, now_ms, effects)
+            }
+            (State::AwaitingAnswer, ProviderFrame::Refused(refused)) => {
+                Err(ConsumerFailure::Refused(refused))
+            }
+            (State::Receiving { price, window }, ProviderFrame::Chunk(chunk)) => {
+                self.deadline_ms = now_ms.saturating_add(self.timeouts.next_chunk_ms);
+                self.chunk(chunk, &price, window, channel, effects)
+            }
+            (State::Receiving { price, .. }, ProviderFrame::Done(done)) => {
+                self.done(done, &price, channel, effects)
+            }
+            (_, ProviderFrame::Failed(failed)) => Err(ConsumerFailure::Failed(failed)),
+            (_, frame) => Err(misbehaved(match frame {
+                ProviderFrame::Accepted(_) => "it accepted twice",
+                ProviderFrame::Refused(_) => "it refused a job that it had accepted",
+                ProviderFrame::Chunk(_) | ProviderFrame::Done(_) | ProviderFrame::Failed(_) => {
+                    "it answered a job that it had not accepted"
+                }
+            })),
+        }
+    }
+
+    fn accepted(
+        &mut self,
+        accepted: JobAccepted,
+        channel: &mut ConsumerChannel,
+        now_ms: u64,
+        effects: &mut Vec<ConsumerEffect>,
+    ) -> Result<(), ConsumerFailure> {
+        if !accepted.price.within(&self.terms.price_cap) {
+            return Err(misbehaved("it asks for more than its offer said"));
+        }
+        let owed = channel
+            .reconcile(accepted.highest_voucher.as_ref(), &self.terms.request_id)
+            .map_err(|error| ConsumerFailure::Misbehaved(error.to_string()))?;
+        effects.extend(owed.map(ConsumerFrame::Voucher).map(ConsumerEffect::Send));
+        self.deadline_ms = now_ms.saturating_add(self.timeouts.first_chunk_ms);
+        self.state = State::Receiving {
+            price: accepted.price.clone(),
+            window: accepted.credit_window,
+        };
+        effects.push(ConsumerEffect::Accepted(Box::new(accepted)));
+        Ok(())
+    }
+
+    fn chunk(
+        &mut self,
+        chunk: Chunk,
+        price: &Price,
+        window: Credits,
+        channel: &mut ConsumerChannel,
+        effects: &mut Vec<ConsumerEffect>,
+    ) -> Result<(), ConsumerFailure> {
+        if chunk.payload.len() > PAYLOAD_MAX_BYTES {
+            return Err(misbehaved("a payload is over the limit"));
+        }
+        if self.message.len() + chunk.payload.len() > self.terms.message_max_bytes {
+            return Err(misbehaved("a message of the answer is over the limit"));
+        }
+        self.payload_bytes = self.payload_bytes.saturating_add(chunk.payload.len() as u64);
+        self.transcript.update(&chunk.payload);
+        self.message.extend_from_slice(&chunk.payload);
+        let mut text = self.text_bytes;
+        if chunk.ends_message {
+            text = text.saturating_add(text_bytes(self.terms.kind, &self.message));
+            self.text_bytes = text;
+        } else {
+            // How much of an unfinished message is text shows when it is whole.
+            text = text.saturating_add(self.message.len() as u64);
+        }
+        self.owe(&chunk.meter, text, price, channel)?;
+        if chunk.ends_message {
+            effects.push(ConsumerEffect::Message(std::mem::take(&mut self.message)));
+        }
+        if channel.voucher_due(window) {
+            self.pay(channel, effects);
+        }
+        Ok(())
+    }
+
+    /// Takes a meter over, after checking that it can be true and that it is within what was set aside.
+    fn owe(
+        &mut self,
+        meter: &Usage,
+        text_bytes: u64,
+        price: &Price,
+        channel: &mut ConsumerChannel,
+    ) -> Result<(), ConsumerFailure> {
+        if !meter.covers(&self.meter) {
+            return Err(misbehaved("its meter ran backwards"));
+        }
+        if !is_plausible(
+            meter,
+            self.terms.kind,
+            self.terms.body_bytes,
+            text_bytes,
+            self.payload_bytes,
+        ) {
+            return Err(misbehaved(
+                "its meter counts more tokens than there can be in so much text",
+            ));
+        }
+        let cost = price
+            .cost(meter)
+            .map_err(|error| ConsumerFailure::Misbehaved(error.to_string()))?;
+        if cost > self.terms.cost_max {
+            return Err(ConsumerFailure::AboveReservation(self.terms.cost_max));
+        }
+        let grown = cost.saturating_sub(self.cost);
+        channel
+            .receive(grown)
+            .map_err(|_| ConsumerFailure::AboveReservation(self.terms.cost_max))?;
+        channel.release(grown.min(self.reserved));
+        self.reserved = self.reserved.saturating_sub(grown);
+        self.meter = meter.clone();
+        self.cost = cost;
+        Ok(())
+    }
+
+    fn done(
+        &mut self,
+        done: JobDone,
+        price: &Price,
+        channel: &mut ConsumerChannel,
+        effects: &mut Vec<ConsumerEffect>,
+    ) -> Result<(), ConsumerFailure> {
+        if !self.message.is_empty() {
+            return Err(misbehaved("its answer ended inside a message"));
+        }
+        self.owe(&done.usage, self.text_bytes, price, channel)?;
+        let expected = Delivery {
+            channel: channel.id(),
+            request_id: self.terms.request_id.clone(),
+            usage: done.usage,
+            cost: self.cost,
+            transcript: *self.transcript.finalize().as_bytes(),
+        };
+        match done.delivery.verify_from(&self.terms.provider) {
+            Ok(delivery) if *delivery == expected => {}
+            Ok(_) => return Err(misbehaved("it signed another delivery than the one that arrived")),
+            Err(_) => return Err(misbehaved("its signature over the delivery does not hold")),
+        }
+        self.pay(channel, effects);
+        self.end(Ok(done.delivery), channel, effects);
+        Ok(())
+    }
+
+    fn pay(&self, channel: &mut ConsumerChannel, effects: &mut Vec<ConsumerEffect>) {
+        let transcript = *self.transcript.finalize().as_bytes();
+        let voucher = channel.promise(&self.terms.request_id, transcript);
+        effects.extend(voucher.map(ConsumerFrame::Voucher).map(ConsumerEffect::Send));
+    }
+
+    /// Pays for what was received, tells the provider where it can still hear it, and ends.
+    fn leave(
+        &mut self,
+        failure: ConsumerFailure,
+        channel: &mut ConsumerChannel,
+        effects: &mut Vec<ConsumerEffect>,
+    ) {
+        if !matches!(failure, ConsumerFailure::Disconnected) {
+            self.pay(channel, effects);
+            if !matches!(failure, ConsumerFailure::Refused(_) | ConsumerFailure::Failed(_)) {
+                effects.push(ConsumerEffect::Send(ConsumerFrame::Cancel));
+            }
+        }
+        self.end(Err(failure), channel, effects);
+    }
+
+    fn end(
+        &mut self,
+        result: Result<Signed<Delivery>, ConsumerFailure>,
+        channel: &mut ConsumerChannel,
+        effects: &mut Vec<ConsumerEffect>,
+    ) {
+        channel.release(std::mem::take(&mut self.reserved));
+        self.state = State::Ended;
+        self.deadline_ms = u64::MAX;
+        let (usage, cost) = (self.meter.clone(), self.cost);
+        effects.push(ConsumerEffect::End(Box::new(ConsumerOutcome {
+            usage,
+            cost,
+            result,
+        })));
+    }
+}
+
+fn misbehaved(what: &str) -> ConsumerFailure {
+    ConsumerFailure::Misbehaved(what.to_owned())
+}
