@@ -1,1 +1,23 @@
-//! Gristmill.
+//! How Gristmill messages travel: the libp2p swarm that every role joins, job streams between a consumer and a
+//! provider, the coordinator's HTTP client, and the file that holds an installation's key.
+//!
+//! The roles (`node`, `client`, `coordinator`) call this crate; what is said stands in `gristmill-protocol`.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::cast_possible_truncation
+    )
+)]
+
+pub mod job_stream;
+pub mod key_file;
+pub mod mesh;
+
+mod peer_identity;
+
+pub use job_stream::{ConsumerJobStream, ProviderJobStream, ReceiveError, SendError};
+pub use mesh::{IncomingJobs, Mesh, MeshConfig, MeshError, OpenJobError, PublishError};

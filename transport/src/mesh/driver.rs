@@ -1,0 +1,445 @@
+//! The swarm's task: translates commands and the swarm's events.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use gristmill_protocol::identity::Keypair;
+use libp2p::core::upgrade::Version;
+use libp2p::gossipsub::{self, Event as GossipEvent};
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{self, ConnectionId, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::behaviour::{KADEMLIA_PROTOCOL, MeshBehaviour, MeshBehaviourEvent};
+use super::bootstrap::BootstrapPeers;
+use super::gossip::{acceptance, listings_topic};
+use super::shared::Shared;
+use super::{Clock, MeshConfig, MeshError, PublishError, Published, addresses};
+use crate::job_stream::behaviour::{Acceptor, OpenRequest};
+use crate::peer_identity::{account_of, libp2p_keypair};
+
+/// How often bootstrap peers are looked after.
+const BOOTSTRAP_TICK: Duration = Duration::from_millis(250);
+/// How often expired listings are forgotten.
+const EXPIRY_TICK: Duration = Duration::from_secs(30);
+/// How long a listener may take to be bound.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a shutdown goes on sending what was just published.
+const FAREWELL: Duration = Duration::from_millis(100);
+/// How long a shutdown waits for connections to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What handles ask of the task.
+pub(super) enum Command {
+    Publish {
+        sealed: Vec<u8>,
+        reply: oneshot::Sender<Result<Published, PublishError>>,
+    },
+    OpenJob {
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+        request: OpenRequest,
+    },
+    AddBootstrap {
+        peer: PeerId,
+        address: Multiaddr,
+    },
+    Score {
+        peer: PeerId,
+        reply: oneshot::Sender<Option<f64>>,
+    },
+    Shutdown,
+}
+
+/// The swarm and what belongs to it.
+pub(super) struct Driver {
+    swarm: Swarm<MeshBehaviour>,
+    commands: mpsc::Receiver<Command>,
+    shared: Arc<Shared>,
+    clock: Clock,
+    started: Instant,
+    bootstrap: BootstrapPeers,
+    /// Where the peer of each connection is.
+    remotes: HashMap<ConnectionId, Multiaddr>,
+    /// The own listing that no peer has heard yet.
+    unheard: Option<Vec<u8>>,
+}
+
+impl Driver {
+    /// Sets the swarm up and listens.
+    pub(super) async fn start(
+        keypair: &Keypair,
+        config: &MeshConfig,
+        acceptor: Acceptor,
+        commands: mpsc::Receiver<Command>,
+        shared: Arc<Shared>,
+        clock: Clock,
+    ) -> Result<Self, MeshError> {
+        let mut bootstrap = BootstrapPeers::default();
+        for address in &config.bootstrap {
+            let (peer, address) = addresses::split_peer(address.clone())?;
+            bootstrap.add(peer, address, 0, false);
+        }
+        let swarm = swarm(keypair, config, acceptor)?;
+        let started = Instant::now();
+        let remotes = HashMap::new();
+        let mut driver = Self {
+            swarm,
+            commands,
+            shared,
+            clock,
+            started,
+            bootstrap,
+            remotes,
+            unheard: None,
+        };
+        driver.listen(config).await?;
+        Ok(driver)
+    }
+
+    async fn listen(&mut self, config: &MeshConfig) -> Result<(), MeshError> {
+        let mut unbound = HashSet::new();
+        for address in &config.listen {
+            check_free(address)?;
+            let listener = self
+                .swarm
+                .listen_on(address.clone())
+                .map_err(|error| MeshError::Listen {
+                    address: address.clone(),
+                    reason: error.to_string(),
+                })?;
+            unbound.insert(listener);
+        }
+        for address in &config.external {
+            self.swarm.add_external_address(address.clone());
+        }
+        let bound = async {
+            while !unbound.is_empty() {
+                let event = self.swarm.select_next_some().await;
+                if let SwarmEvent::NewListenAddr { listener_id, .. } = &event {
+                    unbound.remove(listener_id);
+                }
+                self.on_swarm_event(event);
+            }
+        };
+        timeout(LISTEN_TIMEOUT, bound)
+            .await
+            .map_err(|_| MeshError::Setup("the system did not bind every listener in time".into()))
+    }
+
+    /// Runs until told to shut down, or until nobody has a handle any more.
+    pub(super) async fn run(mut self) {
+        let mut bootstrap_tick = interval(BOOTSTRAP_TICK);
+        bootstrap_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut expiry_tick = interval(EXPIRY_TICK);
+        expiry_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                command = self.commands.recv() => match command {
+                    Some(Command::Shutdown) | None => break,
+                    Some(command) => self.on_command(command),
+                },
+                _ = bootstrap_tick.tick() => self.dial_bootstrap_peers(),
+                _ = expiry_tick.tick() => self.shared.expire((self.clock)()),
+            }
+        }
+        self.shut_down().await;
+    }
+
+    async fn shut_down(mut self) {
+        self.commands.close();
+        let farewell = async {
+            loop {
+                let event = self.swarm.select_next_some().await;
+                self.on_swarm_event(event);
+            }
+        };
+        let _ = timeout(FAREWELL, farewell).await;
+        let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // An error says that the peer has gone by itself.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let closed = async {
+            while self.swarm.connected_peers().next().is_some() {
+                let event = self.swarm.select_next_some().await;
+                self.on_swarm_event(event);
+            }
+        };
+        if timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+            tracing::debug!("some connections did not close in time");
+        }
+        self.shared.peers.send_replace(BTreeSet::new());
+        self.shared.listening.send_replace(Vec::new());
+    }
+
+    fn on_command(&mut self, command: Command) {
+        // Where a reply cannot be sent, whoever asked has gone.
+        match command {
+            Command::Publish { sealed, reply } => {
+                let _ = reply.send(self.publish(sealed));
+            }
+            Command::OpenJob {
+                peer,
+                addresses,
+                request,
+            } => {
+                self.swarm.behaviour_mut().jobs.open(peer, addresses, request);
+            }
+            Command::AddBootstrap { peer, address } => {
+                let connected = self.swarm.is_connected(&peer);
+                self.bootstrap.add(peer, address, self.elapsed_ms(), connected);
+                self.dial_bootstrap_peers();
+            }
+            Command::Score { peer, reply } => {
+                let _ = reply.send(self.swarm.behaviour().gossip.peer_score(&peer));
+            }
+            Command::Shutdown => {}
+        }
+    }
+
+    fn publish(&mut self, sealed: Vec<u8>) -> Result<Published, PublishError> {
+        let insertion = self.shared.insert(&sealed, (self.clock)())?;
+        if !insertion.is_news() {
+            return Err(PublishError::NotNews(insertion));
+        }
+        self.send_listing(sealed)
+    }
+
+    fn send_listing(&mut self, sealed: Vec<u8>) -> Result<Published, PublishError> {
+        self.unheard = None;
+        match self
+            .swarm
+            .behaviour_mut()
+            .gossip
+            .publish(listings_topic(), sealed.clone())
+        {
+            // A duplicate has come back to us from a peer: it has been heard.
+            Ok(_) | Err(gossipsub::PublishError::Duplicate) => Ok(Published::Sent),
+            Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => {
+                self.unheard = Some(sealed);
+                Ok(Published::Waiting)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "own listing not sent");
+                self.unheard = Some(sealed);
+                Err(PublishError::Overloaded)
+            }
+        }
+    }
+
+    fn dial_bootstrap_peers(&mut self) {
+        for (peer, addresses) in self.bootstrap.take_due(self.elapsed_ms()) {
+            for address in &addresses {
+                self.swarm
+                    .behaviour_mut()
+                    .kademlia
+                    .add_address(&peer, address.clone());
+            }
+            let opts = DialOpts::peer_id(peer)
+                .addresses(addresses)
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .build();
+            if let Err(error) = self.swarm.dial(opts) {
+                tracing::debug!(%peer, %error, "bootstrap peer not dialled");
+                if self.swarm.is_connected(&peer) {
+                    self.bootstrap.on_connected(&peer);
+                } else {
+                    self.on_bootstrap_lost(&peer);
+                }
+            }
+        }
+    }
+
+    fn on_bootstrap_lost(&mut self, peer: &PeerId) {
+        self.bootstrap.on_lost(peer, self.elapsed_ms(), rand::random());
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn on_swarm_event(&mut self, event: SwarmEvent<MeshBehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::NewListenAddr { address, .. } => {
+                tracing::info!(%address, "mesh listens");
+                self.shared.listening.send_modify(|listening| {
+                    if !listening.contains(&address) {
+                        listening.push(address);
+                    }
+                });
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.shared
+                    .listening
+                    .send_modify(|listening| listening.retain(|known| *known != address));
+            }
+            SwarmEvent::ListenerClosed {
+                addresses, reason, ..
+            } => {
+                tracing::warn!(?addresses, ?reason, "mesh listener closed");
+                self.shared
+                    .listening
+                    .send_modify(|listening| listening.retain(|known| !addresses.contains(known)));
+            }
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } => {
+                self.remotes
+                    .insert(connection_id, endpoint.get_remote_address().clone());
+                self.bootstrap.on_connected(&peer_id);
+                if let Ok(account) = account_of(&peer_id) {
+                    self.shared.peers.send_if_modified(|peers| peers.insert(account));
+                }
+            }
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                num_established,
+                cause,
+                ..
+            } => {
+                tracing::debug!(%peer_id, ?cause, "connection closed");
+                self.remotes.remove(&connection_id);
+                if num_established == 0 {
+                    self.on_disconnected(&peer_id);
+                }
+            }
+            SwarmEvent::OutgoingConnectionError {
+                peer_id: Some(peer),
+                error,
+                ..
+            } => {
+                tracing::debug!(%peer, %error, "dial failed");
+                if !self.swarm.is_connected(&peer) {
+                    self.on_bootstrap_lost(&peer);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_disconnected(&mut self, peer: &PeerId) {
+        self.on_bootstrap_lost(peer);
+        if let Ok(account) = account_of(peer) {
+            self.shared.peers.send_if_modified(|peers| peers.remove(&account));
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: MeshBehaviourEvent) {
+        match event {
+            MeshBehaviourEvent::Gossip(GossipEvent::Message {
+                propagation_source,
+                message_id,
+                message,
+            }) => {
+                let outcome = self.shared.insert(&message.data, (self.clock)());
+                if let Err(error) = &outcome {
+                    tracing::debug!(peer = %propagation_source, %error, "listing refused");
+                }
+                self.swarm
+                    .behaviour_mut()
+                    .gossip
+                    .report_message_validation_result(&message_id, &propagation_source, acceptance(&outcome));
+            }
+            MeshBehaviourEvent::Gossip(GossipEvent::Subscribed { .. }) => {
+                if let Some(sealed) = self.unheard.take() {
+                    // Where it fails again, it stays unheard until the next peer comes.
+                    let _ = self.send_listing(sealed);
+                }
+            }
+            MeshBehaviourEvent::Identify(identify::Event::Received {
+                peer_id,
+                connection_id,
+                info,
+            }) => {
+                self.on_identified(peer_id, connection_id, info);
+            }
+            MeshBehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                for (peer, address) in found {
+                    self.swarm
+                        .behaviour_mut()
+                        .kademlia
+                        .add_address(&peer, address.clone());
+                    let opts = DialOpts::peer_id(peer).addresses(vec![address]).build();
+                    if let Err(error) = self.swarm.dial(opts) {
+                        tracing::debug!(%peer, %error, "peer on the local network not dialled");
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
+        let Some(remote) = self.remotes.get(&connection) else {
+            return;
+        };
+        if !info.protocols.contains(&KADEMLIA_PROTOCOL) {
+            return;
+        }
+        for address in addresses::believable(remote, info.listen_addrs) {
+            self.swarm.behaviour_mut().kademlia.add_address(&peer, address);
+        }
+    }
+}
+
+fn swarm(
+    keypair: &Keypair,
+    config: &MeshConfig,
+    acceptor: Acceptor,
+) -> Result<Swarm<MeshBehaviour>, MeshError> {
+    let keypair = libp2p_keypair(keypair).map_err(|error| MeshError::Setup(format!("identity: {error}")))?;
+    let transport = super::transport::transport(&keypair, config)?;
+    let behaviour = MeshBehaviour::new(&keypair, config, acceptor)?;
+    let swarm_config = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(config.idle_timeout)
+        // QUIC gets a head start, TCP follows a moment later (RFC 8305).
+        .with_smart_dial()
+        // A stream's first frame travels with its negotiation, one round trip earlier. Each of our streams
+        // proposes a single protocol, which this needs.
+        .with_substream_upgrade_protocol_override(Version::V1Lazy);
+    Ok(Swarm::new(
+        transport,
+        behaviour,
+        keypair.public().to_peer_id(),
+        swarm_config,
+    ))
+}
+
+/// Tells a port that another program has before libp2p wraps the error, or (TCP, where it sets `SO_REUSEPORT`)
+/// does not notice.
+fn check_free(address: &Multiaddr) -> Result<(), MeshError> {
+    let expected = "listen address; they look like /ip4/0.0.0.0/udp/7410/quic-v1 or /ip4/0.0.0.0/tcp/7410";
+    let unusable = || MeshError::Address {
+        address: address.clone(),
+        expected,
+    };
+    let ip = addresses::ip(address).ok_or_else(unusable)?;
+    let outcome = match address.iter().nth(1) {
+        _ if !addresses::is_supported(address) => return Err(unusable()),
+        Some(Protocol::Udp(port)) => UdpSocket::bind(SocketAddr::new(ip, port)).map(drop),
+        Some(Protocol::Tcp(port)) => TcpListener::bind(SocketAddr::new(ip, port)).map(drop),
+        _ => return Err(unusable()),
+    };
+    outcome.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => MeshError::AddressInUse {
+            address: address.clone(),
+        },
+        _ => MeshError::Listen {
+            address: address.clone(),
+            reason: error.to_string(),
+        },
+    })
+}

@@ -1,0 +1,47 @@
+//! What the swarm's task and the handles share.
+
+use std::collections::BTreeSet;
+use std::sync::{PoisonError, RwLock};
+
+use gristmill_protocol::board::{Board, Insertion};
+use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::listing::ListingError;
+use libp2p::Multiaddr;
+use tokio::sync::watch;
+
+/// The state that handles read without asking the task.
+pub(super) struct Shared {
+    pub(super) board: RwLock<Board>,
+    pub(super) board_version: watch::Sender<u64>,
+    pub(super) peers: watch::Sender<BTreeSet<AccountId>>,
+    pub(super) listening: watch::Sender<Vec<Multiaddr>>,
+}
+
+impl Shared {
+    /// Verifies a sealed listing and posts it.
+    pub(super) fn insert(&self, sealed: &[u8], now_ms: u64) -> Result<Insertion, ListingError> {
+        let insertion = self
+            .board
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(sealed, now_ms)?;
+        if insertion.is_news() {
+            self.board_changed();
+        }
+        Ok(insertion)
+    }
+
+    /// Forgets expired listings.
+    pub(super) fn expire(&self, now_ms: u64) {
+        self.board
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .expire(now_ms);
+        self.board_changed();
+    }
+
+    fn board_changed(&self) {
+        self.board_version
+            .send_modify(|version| *version = version.wrapping_add(1));
+    }
+}
