@@ -1,1 +1,30 @@
-//! Gristmill.
+//! Credits are other people's money: a double-entry book, a journal that is synced before anybody is told, and an
+//! audit that recomputes everything without trusting anything but the journal.
+//!
+//! Without features this crate is pure (no files, no clock, no randomness): [`book`], [`entry`], [`outcome`],
+//! [`refusal`] and [`digest`]. The simulator runs that part. The feature `driver` adds files and threads.
+//!
+//! # The ledger directory
+//!
+//! ```text
+//! <ledger directory>/
+//!   journal/lock            held by the one process that writes
+//!   journal/00000001.log    the truth: records in order, see `journal`
+//!   journal/00000002.log    ... a new segment when the one before is full
+//!   index/                  sled; only what follows from the journal, rebuilt from it whenever in doubt
+//! ```
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::cast_possible_truncation
+    )
+)]
+
+pub mod book;
+pub mod digest;
+pub mod entry;
+pub mod outcome;
+pub mod refusal;
