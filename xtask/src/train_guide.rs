@@ -21,7 +21,7 @@ use corpus::Corpus;
 /// What `cargo xtask train-guide` can be told.
 #[derive(Debug, Parser)]
 #[command(after_help = "Example: cargo xtask train-guide --check")]
-pub struct Args {
+pub(crate) struct Args {
     /// Optimiser steps; each sees about 3,000 tokens.
     #[arg(long, default_value_t = 1600)]
     steps: usize,
@@ -50,11 +50,12 @@ pub struct Args {
 /// # Errors
 /// When the data cannot be read or breaks its format, when the model folder cannot be written or read, and when
 /// `--check` finds that the model is worse than its card promises.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if let Some(question) = &args.ask {
         return evaluation::ask(&args.out, question, args.temperature, args.seed);
     }
-    let corpus = Corpus::load(&args.data).with_context(|| format!("reading the guide's data in {}", args.data.display()))?;
+    let corpus = Corpus::load(&args.data)
+        .with_context(|| format!("reading the guide's data in {}", args.data.display()))?;
     if args.check {
         return evaluation::check(&corpus, &args.out);
     }

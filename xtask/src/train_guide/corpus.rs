@@ -52,15 +52,30 @@ impl Corpus {
     /// Reads the data folder.
     pub(crate) fn load(folder: &Path) -> anyhow::Result<Self> {
         let phrasing = single_lists(&read(folder, "phrasing.md")?)?;
-        let list = |name: &str| phrasing.get(name).cloned().with_context(|| format!("phrasing.md lacks the section {name:?}"));
+        let list = |name: &str| {
+            phrasing
+                .get(name)
+                .cloned()
+                .with_context(|| format!("phrasing.md lacks the section {name:?}"))
+        };
         let facts = read(folder, "facts.md")?
             .iter()
             .map(|section| fact(section, &list))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let answers: BTreeMap<&str, &str> = facts.iter().map(|fact| (fact.name.as_str(), fact.answer.as_str())).collect();
-        ensure!(answers.len() == facts.len(), "facts.md has two sections of one name");
+        let answers: BTreeMap<&str, &str> = facts
+            .iter()
+            .map(|fact| (fact.name.as_str(), fact.answer.as_str()))
+            .collect();
+        ensure!(
+            answers.len() == facts.len(),
+            "facts.md has two sections of one name"
+        );
         let mut off_topic = single_lists(&read(folder, "off-topic.md")?)?;
-        let mut take = |name: &str| off_topic.remove(name).with_context(|| format!("off-topic.md lacks the section {name:?}"));
+        let mut take = |name: &str| {
+            off_topic
+                .remove(name)
+                .with_context(|| format!("off-topic.md lacks the section {name:?}"))
+        };
         let refusal = take("answer")?.join(" ");
         let (patterns, held_out) = (take("patterns")?, take("held out")?);
         let dialogues = read(folder, "dialogues.md")?
@@ -107,7 +122,10 @@ fn read(folder: &Path, file: &str) -> anyhow::Result<Vec<Section>> {
     let mut sections: Vec<Section> = Vec::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         if let Some(name) = line.strip_prefix("## ") {
-            sections.push(Section { name: name.to_owned(), lines: Vec::new() });
+            sections.push(Section {
+                name: name.to_owned(),
+                lines: Vec::new(),
+            });
         } else if let Some(section) = sections.last_mut() {
             section.lines.push(line.to_owned());
         }
@@ -124,9 +142,15 @@ fn single_lists(sections: &[Section]) -> anyhow::Result<BTreeMap<String, Vec<Str
             .lines
             .iter()
             .map(|line| {
-                let item = line.strip_prefix("- ").with_context(|| format!("section {:?}: {line:?} is not a list item", section.name))?;
+                let item = line
+                    .strip_prefix("- ")
+                    .with_context(|| format!("section {:?}: {line:?} is not a list item", section.name))?;
                 // Quotes keep a leading or trailing space alive.
-                Ok(item.strip_prefix('"').and_then(|item| item.strip_suffix('"')).unwrap_or(item).to_owned())
+                Ok(item
+                    .strip_prefix('"')
+                    .and_then(|item| item.strip_suffix('"'))
+                    .unwrap_or(item)
+                    .to_owned())
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         lists.insert(section.name.clone(), items);
@@ -135,45 +159,76 @@ fn single_lists(sections: &[Section]) -> anyhow::Result<BTreeMap<String, Vec<Str
 }
 
 fn fact(section: &Section, list: &dyn Fn(&str) -> anyhow::Result<Vec<String>>) -> anyhow::Result<Fact> {
-    let mut fact =
-        Fact { name: section.name.clone(), answer: String::new(), questions: Vec::new(), held_out: Vec::new(), weight: 1 };
+    let mut fact = Fact {
+        name: section.name.clone(),
+        answer: String::new(),
+        questions: Vec::new(),
+        held_out: Vec::new(),
+        weight: 1,
+    };
     for line in &section.lines {
-        let (field, value) = line.split_once(": ").with_context(|| format!("fact {:?}: {line:?} is not `Field: value`", fact.name))?;
+        let (field, value) = line
+            .split_once(": ")
+            .with_context(|| format!("fact {:?}: {line:?} is not `Field: value`", fact.name))?;
         match field {
             "Q" => fact.questions.push(value.to_owned()),
             "A" => fact.answer = value.to_owned(),
             "Held out" => fact.held_out.push(value.to_owned()),
-            "Weight" => fact.weight = value.parse().with_context(|| format!("fact {:?}: weight {value:?}", fact.name))?,
+            "Weight" => {
+                fact.weight = value
+                    .parse()
+                    .with_context(|| format!("fact {:?}: weight {value:?}", fact.name))?;
+            }
             "Term" | "Terms" | "How" => {
                 let kind = field.to_lowercase();
                 fact.questions.extend(fill(&list(&kind)?, value));
-                fact.held_out.extend(fill(&list(&format!("{kind}, held out"))?, value));
+                fact.held_out
+                    .extend(fill(&list(&format!("{kind}, held out"))?, value));
             }
             _ => bail!("fact {:?} has an unknown field {field:?}", fact.name),
         }
     }
-    ensure!(!fact.answer.is_empty() && !fact.questions.is_empty(), "fact {:?} lacks an answer or a question", fact.name);
+    ensure!(
+        !fact.answer.is_empty() && !fact.questions.is_empty(),
+        "fact {:?} lacks an answer or a question",
+        fact.name
+    );
     Ok(fact)
 }
 
 /// Puts a term into patterns: `{}` takes it whole, `{bare}` without its article.
 fn fill(patterns: &[String], term: &str) -> Vec<String> {
-    let bare = ["a ", "an ", "the "].iter().find_map(|article| term.strip_prefix(article)).unwrap_or(term);
-    patterns.iter().map(|pattern| pattern.replace("{}", term).replace("{bare}", bare)).collect()
+    let bare = ["a ", "an ", "the "]
+        .iter()
+        .find_map(|article| term.strip_prefix(article))
+        .unwrap_or(term);
+    patterns
+        .iter()
+        .map(|pattern| pattern.replace("{}", term).replace("{bare}", bare))
+        .collect()
 }
 
 fn dialogue(section: &Section, answers: &BTreeMap<&str, &str>, refusal: &str) -> anyhow::Result<Vec<Turn>> {
     let name = &section.name;
-    ensure!(section.lines.len().is_multiple_of(2), "dialogue {name:?} has a question without an answer");
+    ensure!(
+        section.lines.len().is_multiple_of(2),
+        "dialogue {name:?} has a question without an answer"
+    );
     section
         .lines
         .chunks_exact(2)
         .map(|pair| {
-            let question = pair[0].strip_prefix("User: ").with_context(|| format!("dialogue {name:?}: {:?} is not `User: …`", pair[0]))?;
-            let fact = pair[1].strip_prefix("Fact: ").with_context(|| format!("dialogue {name:?}: {:?} is not `Fact: …`", pair[1]))?;
+            let question = pair[0]
+                .strip_prefix("User: ")
+                .with_context(|| format!("dialogue {name:?}: {:?} is not `User: …`", pair[0]))?;
+            let fact = pair[1]
+                .strip_prefix("Fact: ")
+                .with_context(|| format!("dialogue {name:?}: {:?} is not `Fact: …`", pair[1]))?;
             let answer = match fact {
                 "off-topic" => refusal,
-                fact => answers.get(fact).with_context(|| format!("dialogue {name:?} names the unknown fact {fact:?}"))?,
+                fact => answers
+                    .get(fact)
+                    .with_context(|| format!("dialogue {name:?} names the unknown fact {fact:?}"))?,
             };
             Ok((question.to_owned(), answer.to_owned()))
         })
@@ -188,10 +243,16 @@ mod tests {
     fn the_committed_data_is_well_formed_and_rich_enough() {
         let corpus = Corpus::load(&super::super::guide_folder().join("data")).unwrap();
         assert!(corpus.facts.len() >= 120, "{} facts", corpus.facts.len());
-        assert!(corpus.facts.iter().all(|fact| fact.questions.len() >= 3), "every fact can be asked in several ways");
+        assert!(
+            corpus.facts.iter().all(|fact| fact.questions.len() >= 3),
+            "every fact can be asked in several ways"
+        );
         for fact in &corpus.facts {
             for question in &fact.held_out {
-                assert!(!fact.questions.contains(question), "{question:?} is held out and taught");
+                assert!(
+                    !fact.questions.contains(question),
+                    "{question:?} is held out and taught"
+                );
             }
         }
     }
@@ -212,6 +273,9 @@ mod tests {
 
     #[test]
     fn terms_lose_their_article_where_the_pattern_says_so() {
-        assert_eq!(fill(&["What is {}?".into(), "{bare}".into()], "a voucher"), ["What is a voucher?", "voucher"]);
+        assert_eq!(
+            fill(&["What is {}?".into(), "{bare}".into()], "a voucher"),
+            ["What is a voucher?", "voucher"]
+        );
     }
 }

@@ -17,10 +17,14 @@ pub(crate) fn vary(question: &str, corpus: &Corpus, rng: &mut ChaCha8Rng) -> Str
         text = text.trim_end_matches(['?', '.', '!']).to_owned();
     }
     if rng.random_bool(0.15) {
-        text.push_str(choose(&corpus.closings, rng));
+        text += choose::<String>(&corpus.closings, rng);
     }
     if rng.random_bool(0.2) {
-        text = format!("{}{}", choose(&corpus.openings, rng), lower_first(&text));
+        text = format!(
+            "{}{}",
+            choose::<String>(&corpus.openings, rng),
+            lower_first(&text)
+        );
     }
     if rng.random_bool(0.3) {
         text = text.to_lowercase();
@@ -35,11 +39,11 @@ pub(crate) fn vary(question: &str, corpus: &Corpus, rng: &mut ChaCha8Rng) -> Str
 
 /// Fills the gaps of an off-topic pattern.
 pub(crate) fn off_topic(corpus: &Corpus, rng: &mut ChaCha8Rng) -> String {
-    let mut text = choose(&corpus.off_topic, rng).clone();
+    let mut text = choose::<String>(&corpus.off_topic, rng).clone();
     for (name, words) in &corpus.words {
         let gap = format!("{{{name}}}");
         while text.contains(&gap) {
-            text = text.replacen(&gap, choose(words, rng), 1);
+            text = text.replacen(&gap, choose::<String>(words, rng), 1);
         }
     }
     while text.contains("{invented}") {
@@ -51,17 +55,23 @@ pub(crate) fn off_topic(corpus: &Corpus, rng: &mut ChaCha8Rng) -> String {
 /// A word that means nothing, so that the guide learns to decline whatever it has never seen.
 fn invented_word(rng: &mut ChaCha8Rng) -> String {
     const ONSETS: [&str; 24] = [
-        "b", "br", "c", "ch", "d", "dr", "f", "fl", "g", "gl", "h", "j", "k", "l", "m", "n", "p", "qu", "s", "st", "t", "v", "w", "z",
+        "b", "br", "c", "ch", "d", "dr", "f", "fl", "g", "gl", "h", "j", "k", "l", "m", "n", "p", "qu", "s",
+        "st", "t", "v", "w", "z",
     ];
     const ENDS: [&str; 20] = [
-        "a", "an", "ar", "e", "el", "en", "er", "i", "in", "ip", "o", "on", "or", "u", "um", "us", "ax", "ed", "ing", "ish",
+        "a", "an", "ar", "e", "el", "en", "er", "i", "in", "ip", "o", "on", "or", "u", "um", "us", "ax",
+        "ed", "ing", "ish",
     ];
-    (0..rng.random_range(1..=3)).map(|_| format!("{}{}", choose(&ONSETS, rng), choose(&ENDS, rng))).collect()
+    (0..rng.random_range(1..=3))
+        .map(|_| format!("{}{}", choose(&ONSETS, rng), choose(&ENDS, rng)))
+        .collect()
 }
 
 fn lower_first(text: &str) -> String {
     let mut characters = text.chars();
-    characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
+    characters.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(characters).collect()
+    })
 }
 
 /// Drops, doubles or swaps one letter.
@@ -102,10 +112,16 @@ mod tests {
         let corpus = Corpus::load(&super::super::guide_folder().join("data")).unwrap();
         let draw = |seed| {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            (0..50).map(|_| off_topic(&corpus, &mut rng) + &vary("What is a voucher?", &corpus, &mut rng)).collect::<Vec<_>>()
+            (0..50)
+                .map(|_| off_topic(&corpus, &mut rng) + &vary("What is a voucher?", &corpus, &mut rng))
+                .collect::<Vec<_>>()
         };
         assert_eq!(draw(3), draw(3));
         assert_ne!(draw(3), draw(4));
-        assert!(draw(3).iter().all(|text| !text.contains('{')), "a pattern names a list that does not exist: {:?}", draw(3));
+        assert!(
+            draw(3).iter().all(|text| !text.contains('{')),
+            "a pattern names a list that does not exist: {:?}",
+            draw(3)
+        );
     }
 }

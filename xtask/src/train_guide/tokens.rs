@@ -40,7 +40,7 @@ pub(crate) fn train_tokenizer(texts: &[String]) -> anyhow::Result<Tokenizer> {
         .show_progress(false)
         .vocab_size(VOCABULARY)
         .min_frequency(2)
-        .initial_alphabet(ByteLevel::alphabet())
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .special_tokens(vec![special(PADDING), special(START), special(END)])
         .build();
     let bytes = ByteLevel::new(false, true, true);
@@ -52,9 +52,14 @@ pub(crate) fn train_tokenizer(texts: &[String]) -> anyhow::Result<Tokenizer> {
         .with_decoder(Some(bytes))
         .build()
         .map_err(|error| anyhow!("building the tokenizer: {error}"))?;
-    tokenizer.train(&mut trainer, texts.iter()).map_err(|error| anyhow!("training the tokenizer: {error}"))?;
-    let json = tokenizer.to_string(false).map_err(|error| anyhow!("writing the tokenizer: {error}"))?;
-    json.parse().map_err(|error| anyhow!("reading the tokenizer back: {error}"))
+    tokenizer
+        .train(&mut trainer, texts.iter())
+        .map_err(|error| anyhow!("training the tokenizer: {error}"))?;
+    let json = tokenizer
+        .to_string(false)
+        .map_err(|error| anyhow!("writing the tokenizer: {error}"))?;
+    json.parse()
+        .map_err(|error| anyhow!("reading the tokenizer back: {error}"))
 }
 
 /// A conversation as token ids, and for each id whether the model is to learn to say it.
@@ -98,7 +103,10 @@ pub(crate) fn prompt(question: &str) -> String {
 
 /// Token ids of a text in which special tokens may be spelled out.
 pub(crate) fn encode(tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<u32>> {
-    let encoding = tokenizer.encode_fast(text, false).map_err(|error| anyhow!("{error}")).context("encoding a conversation")?;
+    let encoding = tokenizer
+        .encode_fast(text, false)
+        .map_err(|error| anyhow!("{error}"))
+        .context("encoding a conversation")?;
     Ok(encoding.get_ids().to_vec())
 }
 
@@ -107,19 +115,32 @@ mod tests {
     use super::*;
 
     fn small() -> Tokenizer {
-        train_tokenizer(&vec!["Gristmill is a market for GPU compute. What is Gristmill?".to_owned(); 9]).unwrap()
+        train_tokenizer(&vec![
+            "Gristmill is a market for GPU compute. What is Gristmill?"
+                .to_owned();
+            9
+        ])
+        .unwrap()
     }
 
     #[test]
     fn training_twice_gives_the_same_tokenizer() {
-        assert_eq!(small().to_string(false).unwrap(), small().to_string(false).unwrap());
+        assert_eq!(
+            small().to_string(false).unwrap(),
+            small().to_string(false).unwrap()
+        );
     }
 
     #[test]
     fn any_text_survives_the_round_trip() {
         let tokenizer = small();
         for text in ["Gristmill", "Ünïcödé 🌾 \n\t", "漢字 and {json: 1}"] {
-            assert_eq!(tokenizer.decode(&encode(&tokenizer, text).unwrap(), false).unwrap(), text);
+            assert_eq!(
+                tokenizer
+                    .decode(&encode(&tokenizer, text).unwrap(), false)
+                    .unwrap(),
+                text
+            );
         }
     }
 
@@ -134,12 +155,27 @@ mod tests {
     #[test]
     fn pieces_of_a_conversation_tokenize_as_the_whole_does() {
         let tokenizer = small();
-        let turn = ("What is Gristmill?".to_owned(), "Gristmill is a market.".to_owned());
+        let turn = (
+            "What is Gristmill?".to_owned(),
+            "Gristmill is a market.".to_owned(),
+        );
         let mut row = Row::begin(&tokenizer, Some("Be brief.")).unwrap();
         row.turn(&tokenizer, &turn).unwrap();
-        let whole = format!("{START}system\nBe brief.{END}\n{}{}{END}\n", prompt(&turn.0), turn.1);
+        let whole = format!(
+            "{START}system\nBe brief.{END}\n{}{}{END}\n",
+            prompt(&turn.0),
+            turn.1
+        );
         assert_eq!(row.ids, encode(&tokenizer, &whole).unwrap());
-        let said: Vec<u32> = row.ids.iter().zip(&row.said).filter_map(|(id, said)| said.then_some(*id)).collect();
-        assert_eq!(tokenizer.decode(&said, false).unwrap(), "Gristmill is a market.<|im_end|>");
+        let said: Vec<u32> = row
+            .ids
+            .iter()
+            .zip(&row.said)
+            .filter_map(|(id, said)| said.then_some(*id))
+            .collect();
+        assert_eq!(
+            tokenizer.decode(&said, false).unwrap(),
+            "Gristmill is a market.<|im_end|>"
+        );
     }
 }
