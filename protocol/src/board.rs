@@ -316,15 +316,17 @@ mod tests {
         assert_eq!(board.listings(NOW).count(), 0);
     }
 
+    type Change = fn(&mut Listing);
+
     #[test]
     fn bounds_hold_at_the_edge() {
-        let cases: [(&str, fn(&mut Listing)); 6] = [
+        let cases: [(&str, Change); 6] = [
             ("ttl_ms", |listing| listing.ttl_ms = LISTING_TTL_MAX_MS + 1),
             ("offers", |listing| {
-                listing.offers = vec![listing.offers[0].clone(); 33]
+                listing.offers = vec![listing.offers[0].clone(); 33];
             }),
             ("model (offered twice)", |listing| {
-                listing.offers.push(listing.offers[0].clone())
+                listing.offers.push(listing.offers[0].clone());
             }),
             ("model", |listing| listing.offers[0].model = "x".repeat(129)),
             ("free_slots", |listing| listing.free_slots = 3),

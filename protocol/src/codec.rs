@@ -117,6 +117,9 @@ pub fn decode_frame_body<T: Decode<()>, const LIMIT: usize>(body: &[u8]) -> Resu
 }
 
 #[cfg(test)]
+mod second_reader;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

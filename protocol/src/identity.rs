@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(signed.verify_from(&keypair(2).account()), Err(InvalidSignature));
         let other_content = Signed {
             content: Note(8),
-            ..signed.clone()
+            ..signed
         };
         assert_eq!(other_content.verify(), Err(InvalidSignature));
         let other_domain = Signed {

@@ -259,6 +259,7 @@ impl ProviderSession {
             (State::ReadingBody, ProviderEvent::BodyPart(part)) => {
                 self.read_body(&part, channel, now_ms, &mut effects);
             }
+            (_, ProviderEvent::BodyPart(part)) if part.is_empty() => {}
             (_, ProviderEvent::BodyPart(_)) => {
                 let failed =
                     JobFailed::new(400, "invalid_request", "more body came than was announced", None);
