@@ -13,11 +13,13 @@
     )
 )]
 
+pub mod coordinator_client;
 pub mod job_stream;
 pub mod key_file;
 pub mod mesh;
 
 mod peer_identity;
 
+pub use coordinator_client::{CoordinatorCallError, CoordinatorClient, CoordinatorUrlError};
 pub use job_stream::{ConsumerJobStream, ProviderJobStream, ReceiveError, SendError};
-pub use mesh::{IncomingJobs, Mesh, MeshConfig, MeshError, OpenJobError, PublishError};
+pub use mesh::{Clock, IncomingJobs, Mesh, MeshConfig, MeshError, OpenJobError, PublishError, Published};

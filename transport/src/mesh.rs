@@ -189,15 +189,15 @@ impl Mesh {
             listening: watch::Sender::new(Vec::new()),
         });
         let open_timeout = config.open_timeout;
-        let driver = Driver::start(
+        let started = Driver::start(
             keypair,
             &config,
             acceptor,
             received,
             Arc::clone(&shared),
             Arc::clone(&clock),
-        )
-        .await?;
+        );
+        let driver = Box::pin(started).await?;
         let task = Arc::new(Mutex::new(Some(tokio::spawn(driver.run()))));
         let mesh = Self {
             account: keypair.account(),

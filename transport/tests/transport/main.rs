@@ -1,0 +1,16 @@
+//! What crosses the border of the transport crate, over real sockets on loopback.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "tests say what went wrong by panicking"
+)]
+
+mod coordinator_client;
+mod gossip;
+mod hostile;
+mod job_streams;
+mod lifecycle;
+mod support;
