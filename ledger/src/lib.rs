@@ -26,5 +26,15 @@
 pub mod book;
 pub mod digest;
 pub mod entry;
+#[cfg(feature = "driver")]
+pub mod index;
+#[cfg(feature = "driver")]
+pub mod journal;
+#[cfg(feature = "driver")]
+pub mod ledger;
 pub mod outcome;
+pub mod record;
 pub mod refusal;
+
+#[cfg(feature = "driver")]
+pub use ledger::{Ledger, LedgerOptions};

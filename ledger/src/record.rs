@@ -1,0 +1,432 @@
+//! The bytes of a journal: segment headers and records. Pure, so that every tool that reads a journal agrees.
+//!
+//! All integers are little-endian. A segment is a header and then records without gaps.
+//!
+//! ```text
+//! header   magic "GRSTJRNL" | version u32 | kind 8 bytes | salt u32 | first sequence u64 | crc32c u32
+//! record   length u32 | crc32c u32 | synced u64 | sequence u64 | time_ms u64 | content
+//! ```
+//!
+//! - `length` counts everything after the checksum; the checksum covers the length and everything after itself, and
+//!   starts from the segment's salt, so that content chosen by a stranger can't look like a record.
+//! - `synced` is the last sequence that was known to be on disk when the record was written. It tells a tail that
+//!   was torn while it was being written from damage to what had been acknowledged: see [`classify`].
+//! - The hash of a record is BLAKE3 over `sequence | time_ms | content`: what was agreed, not how it was stored.
+
+use thiserror::Error;
+
+use crate::digest::Digest;
+
+/// The version of the format that this program writes, and the only one that it reads.
+pub const JOURNAL_VERSION: u32 = 1;
+/// Bytes of a segment's header.
+pub const SEGMENT_HEADER_BYTES: usize = 36;
+/// Bytes of a record before its content.
+pub const RECORD_HEADER_BYTES: usize = 32;
+/// Most bytes of a record's content.
+pub const CONTENT_MAX_BYTES: usize = 64 * 1024;
+
+const MAGIC: &[u8; 8] = b"GRSTJRNL";
+/// What `length` counts besides the content: synced, sequence and time.
+const LENGTH_WITHOUT_CONTENT: usize = 24;
+/// Where the checksummed part after the checksum itself begins.
+const CHECKED_FROM: usize = 8;
+/// Where the hashed part begins.
+const HASHED_FROM: usize = 16;
+
+/// What a journal is for, so that one can't be opened as another.
+pub type JournalKind = [u8; 8];
+
+/// The header of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// What the journal is for.
+    pub kind: JournalKind,
+    /// Where the checksums of the segment's records start from.
+    pub salt: u32,
+    /// The sequence of the segment's first record.
+    pub first_sequence: u64,
+}
+
+/// One record of a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its number; the first is 1 and there are no gaps.
+    pub sequence: u64,
+    /// When it was written, Unix time in milliseconds, as its writer was told.
+    pub time_ms: u64,
+    /// What was written.
+    pub content: Vec<u8>,
+    /// BLAKE3 over sequence, time and content.
+    pub hash: Digest,
+}
+
+/// What is wrong with bytes that should be a journal.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FormatError {
+    /// The file does not begin like a segment.
+    #[error("this is not a segment of a Gristmill journal")]
+    Magic,
+    /// A version that this program does not know.
+    #[error(
+        "the segment has version {0}, this program reads version {JOURNAL_VERSION}; use the program that wrote it"
+    )]
+    Version(u32),
+    /// A journal of another kind.
+    #[error("the journal is of kind '{actual}', expected '{expected}'")]
+    Kind {
+        /// The kind found.
+        actual: String,
+        /// The kind wanted.
+        expected: String,
+    },
+    /// The header's checksum does not hold.
+    #[error("the checksum of the segment's header does not hold")]
+    HeaderChecksum,
+    /// The segment does not continue the one before.
+    #[error("the segment begins at record {actual}, the one before ends before record {expected}")]
+    FirstSequence {
+        /// The sequence in the header.
+        actual: u64,
+        /// The sequence after the segment before.
+        expected: u64,
+    },
+    /// The record is not whole, its length is impossible, or its checksum does not hold.
+    #[error("record {expected} is damaged")]
+    Record {
+        /// The sequence of the record that should be here.
+        expected: u64,
+    },
+    /// No whole record is where one was known to be.
+    #[error("there is no whole record")]
+    NotARecord,
+    /// The record is whole but has another number than it should have.
+    #[error("record {actual} stands where record {expected} should be")]
+    Sequence {
+        /// The sequence found.
+        actual: u64,
+        /// The sequence that should be here.
+        expected: u64,
+    },
+}
+
+/// What follows the last whole record of the last segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Nothing.
+    Clean,
+    /// The beginning of a record, as a writer leaves it when it is interrupted or not done yet.
+    Unfinished,
+    /// Bytes that are no record, all of which may have been on their way to the disk when power was lost.
+    Torn,
+    /// Damage to a record that had been synced.
+    Damaged(FormatError),
+}
+
+impl SegmentHeader {
+    /// The bytes of the header.
+    #[must_use]
+    pub fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&JOURNAL_VERSION.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.kind);
+        bytes[20..24].copy_from_slice(&self.salt.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.first_sequence.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[..32]);
+        bytes[32..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the header of a segment of a journal of this kind.
+    ///
+    /// # Errors
+    /// [`FormatError`] that says why this is none.
+    pub fn decode(bytes: &[u8; SEGMENT_HEADER_BYTES], kind: JournalKind) -> Result<Self, FormatError> {
+        if bytes[..8] != *MAGIC {
+            return Err(FormatError::Magic);
+        }
+        let header = Self {
+            kind: array(bytes, 12),
+            salt: u32::from_le_bytes(array(bytes, 20)),
+            first_sequence: u64::from_le_bytes(array(bytes, 24)),
+        };
+        if crc32c::crc32c(&bytes[..32]) != u32::from_le_bytes(array(bytes, 32)) {
+            return Err(FormatError::HeaderChecksum);
+        }
+        let version = u32::from_le_bytes(array(bytes, 8));
+        if version != JOURNAL_VERSION {
+            return Err(FormatError::Version(version));
+        }
+        if header.kind != kind {
+            let text = |kind: JournalKind| String::from_utf8_lossy(&kind).trim_end_matches('\0').to_owned();
+            return Err(FormatError::Kind {
+                actual: text(header.kind),
+                expected: text(kind),
+            });
+        }
+        Ok(header)
+    }
+
+    /// Whether these few bytes are how a header of this kind begins: one whose writing was interrupted.
+    #[must_use]
+    pub fn could_begin_with(bytes: &[u8], kind: JournalKind) -> bool {
+        let fixed = Self {
+            kind,
+            salt: 0,
+            first_sequence: 0,
+        }
+        .encode();
+        let known = bytes.len().min(20);
+        bytes.len() < SEGMENT_HEADER_BYTES && bytes[..known] == fixed[..known]
+    }
+}
+
+/// Appends the bytes of one record. The caller keeps `content` within [`CONTENT_MAX_BYTES`].
+pub fn encode_record(
+    buffer: &mut Vec<u8>,
+    salt: u32,
+    synced: u64,
+    sequence: u64,
+    time_ms: u64,
+    content: &[u8],
+) {
+    let start = buffer.len();
+    let length = u32::try_from(LENGTH_WITHOUT_CONTENT + content.len()).unwrap_or(u32::MAX);
+    buffer.extend_from_slice(&length.to_le_bytes());
+    buffer.extend_from_slice(&[0; 4]);
+    buffer.extend_from_slice(&synced.to_le_bytes());
+    buffer.extend_from_slice(&sequence.to_le_bytes());
+    buffer.extend_from_slice(&time_ms.to_le_bytes());
+    buffer.extend_from_slice(content);
+    let checksum = checksum(salt, &buffer[start..]);
+    buffer[start + 4..start + CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// The hash that a record of this content has.
+#[must_use]
+pub fn record_hash(sequence: u64, time_ms: u64, content: &[u8]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update(&sequence.to_le_bytes())
+        .update(&time_ms.to_le_bytes())
+        .update(content);
+    Digest::from_bytes(*hasher.finalize().as_bytes())
+}
+
+/// The bytes of the record that begins here, its checksum verified; `None` where there is none.
+#[must_use]
+fn whole_record(bytes: &[u8], salt: u32) -> Option<&[u8]> {
+    let total = announced_bytes(bytes)?;
+    let record = bytes.get(..total)?;
+    let stored = u32::from_le_bytes(array(record, 4));
+    (checksum(salt, record) == stored).then_some(record)
+}
+
+/// How many bytes the record that begins here says it has; `None` where that is unknown or impossible.
+fn announced_bytes(bytes: &[u8]) -> Option<usize> {
+    let length = usize::try_from(u32::from_le_bytes(bytes.first_chunk().copied()?)).ok()?;
+    let possible = (LENGTH_WITHOUT_CONTENT..=LENGTH_WITHOUT_CONTENT + CONTENT_MAX_BYTES).contains(&length);
+    possible.then_some(CHECKED_FROM + length)
+}
+
+/// Reads the record that begins here, and how many bytes it has; `None` where there is no whole, undamaged one.
+#[must_use]
+pub fn decode_record(bytes: &[u8], salt: u32) -> Option<(Record, usize)> {
+    let record = whole_record(bytes, salt)?;
+    let decoded = Record {
+        sequence: sequence(record),
+        time_ms: u64::from_le_bytes(array(record, 24)),
+        content: record[RECORD_HEADER_BYTES..].to_vec(),
+        hash: Digest::of(&record[HASHED_FROM..]),
+    };
+    Some((decoded, record.len()))
+}
+
+/// What the bytes from `offset` on are, where no whole record `expected` begins.
+///
+/// A record further on that knows `expected` to be synced shows that `expected` was there and has been damaged
+/// since. Without such a record, everything from `offset` on belongs to writes that were never reported as synced,
+/// and a disk may have kept any part of them.
+#[must_use]
+pub fn classify(bytes: &[u8], offset: usize, salt: u32, expected: u64) -> Tail {
+    let rest = bytes.get(offset..).unwrap_or_default();
+    if rest.is_empty() {
+        return Tail::Clean;
+    }
+    if let Some(record) = whole_record(rest, salt) {
+        return Tail::Damaged(FormatError::Sequence {
+            actual: sequence(record),
+            expected,
+        });
+    }
+    let later_and_synced = |start: usize| {
+        let candidate = &rest[start..];
+        // Cheap comparisons first: nearly every position fails them.
+        candidate.len() >= RECORD_HEADER_BYTES
+            && synced(candidate) >= expected
+            && sequence(candidate) > synced(candidate)
+            && whole_record(candidate, salt).is_some()
+    };
+    if (1..rest.len()).any(later_and_synced) {
+        return Tail::Damaged(FormatError::Record { expected });
+    }
+    match announced_bytes(rest) {
+        Some(total) if total > rest.len() => Tail::Unfinished,
+        None if rest.len() < 4 => Tail::Unfinished,
+        _ => Tail::Torn,
+    }
+}
+
+fn checksum(salt: u32, record: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(salt, &record[..4]), &record[CHECKED_FROM..])
+}
+
+fn synced(record: &[u8]) -> u64 {
+    u64::from_le_bytes(array(record, 8))
+}
+
+fn sequence(record: &[u8]) -> u64 {
+    u64::from_le_bytes(array(record, 16))
+}
+
+/// `N` bytes from `start`, zeros where there are fewer; callers have checked the length.
+fn array<const N: usize>(bytes: &[u8], start: usize) -> [u8; N] {
+    bytes
+        .get(start..)
+        .and_then(|rest| rest.first_chunk().copied())
+        .unwrap_or([0; N])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KIND: JournalKind = *b"ledger\0\0";
+    const SALT: u32 = 0x1234_5678;
+
+    fn record(synced: u64, sequence: u64, content: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode_record(&mut bytes, SALT, synced, sequence, 1_000 + sequence, content);
+        bytes
+    }
+
+    #[test]
+    fn headers_come_back_and_every_changed_byte_is_noticed() {
+        let header = SegmentHeader {
+            kind: KIND,
+            salt: SALT,
+            first_sequence: 42,
+        };
+        let bytes = header.encode();
+        assert_eq!(SegmentHeader::decode(&bytes, KIND), Ok(header));
+        for position in 0..bytes.len() {
+            let mut damaged = bytes;
+            damaged[position] ^= 0x10;
+            assert!(SegmentHeader::decode(&damaged, KIND).is_err(), "byte {position}");
+        }
+        assert!(matches!(
+            SegmentHeader::decode(&bytes, *b"vouchers"),
+            Err(FormatError::Kind { .. })
+        ));
+    }
+
+    #[test]
+    fn the_format_is_pinned() {
+        let bytes = record(1, 2, b"abc");
+        assert_eq!(hex::encode(&bytes[..4]), "1b000000");
+        assert_eq!(
+            hex::encode(&bytes[8..]),
+            "01000000000000000200000000000000ea03000000000000616263"
+        );
+        let (decoded, used) = decode_record(&bytes, SALT).unwrap();
+        assert_eq!(
+            (decoded.sequence, decoded.time_ms, used),
+            (2, 1_002, RECORD_HEADER_BYTES + 3)
+        );
+        assert_eq!(decoded.hash, record_hash(2, 1_002, b"abc"));
+    }
+
+    #[test]
+    fn content_is_bounded_at_n_and_refused_at_n_plus_1() {
+        assert!(decode_record(&record(0, 1, &vec![7; CONTENT_MAX_BYTES]), SALT).is_some());
+        assert!(decode_record(&record(0, 1, &vec![7; CONTENT_MAX_BYTES + 1]), SALT).is_none());
+    }
+
+    #[test]
+    fn tails_are_told_apart() {
+        let first = record(0, 1, b"first");
+        let same_batch = record(0, 2, b"second");
+        let next_batch = record(1, 2, b"second");
+        let damaged = |mut bytes: Vec<u8>| {
+            bytes[20] ^= 1;
+            bytes
+        };
+        let other_salt = {
+            let mut bytes = Vec::new();
+            encode_record(&mut bytes, SALT + 1, 1, 2, 0, b"");
+            bytes
+        };
+        for (name, bytes, expected) in [
+            ("nothing", vec![], Tail::Clean),
+            ("half a length", first[..3].to_vec(), Tail::Unfinished),
+            (
+                "half a record",
+                first[..RECORD_HEADER_BYTES].to_vec(),
+                Tail::Unfinished,
+            ),
+            ("a damaged last record", damaged(first.clone()), Tail::Torn),
+            (
+                "one batch, torn at its start",
+                [damaged(first.clone()), same_batch].concat(),
+                Tail::Torn,
+            ),
+            (
+                "damage before a later batch",
+                [damaged(first.clone()), next_batch.clone()].concat(),
+                Tail::Damaged(FormatError::Record { expected: 1 }),
+            ),
+            (
+                "content that looks like a record",
+                [damaged(first), other_salt].concat(),
+                Tail::Torn,
+            ),
+            (
+                "a record that is missing",
+                next_batch,
+                Tail::Damaged(FormatError::Sequence {
+                    actual: 2,
+                    expected: 1,
+                }),
+            ),
+            ("zeros as some file systems leave them", vec![0; 100], Tail::Torn),
+        ] {
+            assert_eq!(classify(&bytes, 0, SALT, 1), expected, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back_and_every_changed_byte_is_noticed(
+            content in proptest::collection::vec(any::<u8>(), 0..200),
+            sequence in 1u64..1 << 60,
+            position: prop::sample::Index,
+            change in 1u8..,
+        ) {
+            let bytes = record(sequence - 1, sequence, &content);
+            let (decoded, used) = decode_record(&bytes, SALT).unwrap();
+            prop_assert_eq!(used, bytes.len());
+            prop_assert_eq!((decoded.sequence, &decoded.content), (sequence, &content));
+            let mut damaged = bytes.clone();
+            damaged[position.index(bytes.len())] ^= change;
+            prop_assert!(decode_record(&damaged, SALT).is_none());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), expected: u64) {
+            let _ = decode_record(&bytes, SALT);
+            let _ = classify(&bytes, bytes.len() / 2, SALT, expected);
+        }
+    }
+}
