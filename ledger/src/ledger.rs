@@ -226,16 +226,15 @@ impl Ledger {
         let entry = entry.check()?;
         let (answer, answered) = oneshot::channel();
         let waiting = self.queue.max_capacity();
-        self.queue
-            .try_send(Command::Post(Post {
-                entry,
-                time_ms: now_ms,
-                answer,
-            }))
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => PostError::Overloaded { waiting },
-                mpsc::error::TrySendError::Closed(_) => self.stopped(),
-            })?;
+        let post = Command::Post(Box::new(Post {
+            entry,
+            time_ms: now_ms,
+            answer,
+        }));
+        self.queue.try_send(post).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => PostError::Overloaded { waiting },
+            mpsc::error::TrySendError::Closed(_) => self.stopped(),
+        })?;
         match answered.await.map_err(|_| self.stopped())?? {
             Answer::Now(posted) => Ok(*posted),
             Answer::Before(sequence) => {
