@@ -10,6 +10,8 @@ use super::tokens::{PADDING_ID, Row};
 
 /// Share of off-topic questions among all that are drawn.
 const OFF_TOPIC: f64 = 0.26;
+/// How often one more off-topic sentence follows in the same message.
+const LONGER: f64 = 0.12;
 /// Share of dialogues whose later questions lean on earlier ones.
 const DIALOGUES: f64 = 0.07;
 /// Share of conversations that begin with a system message.
@@ -116,7 +118,10 @@ impl<'a> Sampler<'a> {
     fn turns(&self, rng: &mut ChaCha8Rng) -> Vec<Turn> {
         let kind = rng.random::<f64>();
         if kind < OFF_TOPIC {
-            let question = off_topic(self.corpus, rng);
+            let mut question = off_topic(self.corpus, rng);
+            while rng.random_bool(LONGER) {
+                question = format!("{question} {}", off_topic(self.corpus, rng));
+            }
             vec![(vary(&question, self.corpus, rng), self.corpus.refusal.clone())]
         } else if kind < OFF_TOPIC + DIALOGUES {
             let dialogue = choose(&self.corpus.dialogues, rng);
@@ -132,11 +137,13 @@ impl<'a> Sampler<'a> {
     }
 
     fn system(&self, rng: &mut ChaCha8Rng) -> String {
-        let count = rng.random_range(1..=2);
-        (0..count)
-            .map(|_| choose(&self.corpus.systems, rng).as_str())
-            .collect::<Vec<_>>()
-            .join(" ")
+        // Programs send system messages of any content and length; the guide must read past all of them.
+        let count = rng.random_range(1..=3);
+        let sentence = |_| match rng.random_bool(0.3) {
+            true => off_topic(self.corpus, rng),
+            false => choose::<String>(&self.corpus.systems, rng).clone(),
+        };
+        (0..count).map(sentence).collect::<Vec<_>>().join(" ")
     }
 }
 

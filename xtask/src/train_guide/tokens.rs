@@ -25,13 +25,13 @@ pub(crate) const END_ID: u32 = 2;
 /// The chat template that goes into `tokenizer_config.json`; [`encode`] must agree with it. Clients may send content as
 /// a list of parts, and newer ones call the system message `developer`.
 pub(crate) const CHAT_TEMPLATE: &str = "{%- for message in messages -%}\
-{{- '<|im_start|>' + ('system' if message['role'] == 'developer' else message['role']) + '\n' -}}\
+{{- '<|im_start|>' + ('system' if message['role'] == 'developer' else message['role']) + '\\n' -}}\
 {%- if message['content'] is string -%}{{- message['content'] -}}\
 {%- elif message['content'] -%}{%- for part in message['content'] -%}{%- if part['text'] -%}{{- part['text'] -}}{%- endif -%}{%- endfor -%}\
 {%- endif -%}\
-{{- '<|im_end|>\n' -}}\
+{{- '<|im_end|>\\n' -}}\
 {%- endfor -%}\
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}";
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}";
 
 /// Trains a byte-level BPE tokenizer: it can read anything, and writes the corpus compactly.
 pub(crate) fn train_tokenizer(texts: &[String]) -> anyhow::Result<Tokenizer> {
