@@ -1,1 +1,22 @@
-//! Gristmill.
+//! What hardware a machine has. The node asks it at the start, owners ask it by `gristmill benchmark devices`.
+//!
+//! What decides is pure: [`readings`] turns raw readings into [`inventory::Device`]s and [`visibility`] applies
+//! `CUDA_VISIBLE_DEVICES`. The feature `driver` adds what reads the machine and prints: `probe` and `cli`.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::cast_possible_truncation
+    )
+)]
+
+#[cfg(feature = "driver")]
+pub mod cli;
+pub mod inventory;
+#[cfg(feature = "driver")]
+pub mod probe;
+pub mod readings;
+pub mod visibility;
