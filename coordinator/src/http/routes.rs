@@ -1,0 +1,321 @@
+//! Every route of the interface, in one table from which both the router and the OpenAPI description are made, so
+//! that neither can have one that the other lacks.
+
+#![expect(
+    unused_qualifications,
+    reason = "utoipa's macro for query parameters writes them"
+)]
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Json, Router};
+use gristmill_protocol::coordinator_api::{
+    AccountView, ApiError, ChannelView, ErrorBody, GrantRequest, Jwk, JwkSet, ListingsAnswer, NetworkInfo,
+    OpenChannelAnswer, OpenChannelRequest, ReceiptsPage, SettleAnswer, SettleRequest, SettlementResult,
+};
+use gristmill_protocol::credits::Credits;
+use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::ids::{ChannelId, GrantId};
+use serde::{Deserialize, Serialize};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
+
+use super::signed_call::{PathParameter, QueryParameters, SignedCall, SignedJson};
+use crate::core::rejection::Rejection;
+use crate::service::Service;
+
+type Answer<T> = Result<Json<T>, Rejection>;
+
+macro_rules! routes {
+    ($($method:ident $path:literal => $handler:ident),* $(,)?) => {
+        /// Method and path of every route.
+        #[cfg(test)]
+        const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
+
+        /// The router of all of them.
+        pub(crate) fn router() -> Router<Arc<Service>> {
+            Router::new()$(.route($path, axum::routing::$method($handler)))*
+        }
+
+        #[derive(OpenApi)]
+        #[openapi(
+            info(
+                title = "Gristmill coordinator",
+                description = "Accounts, channels, settlements and receipts of a Gristmill network. Amounts are \
+                               whole microcredits, times are Unix milliseconds.",
+                license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
+            ),
+            paths($($handler),*),
+            components(schemas(
+                AccountId, AccountView, ApiError, ChannelId, ChannelView, Credits, ErrorBody, GrantId, GrantRequest,
+                Health, Jwk, JwkSet, ListingsAnswer, NetworkInfo, OpenChannelAnswer, OpenChannelRequest,
+                ReceiptsPage, SettleAnswer, SettleRequest, SettlementResult
+            )),
+            modifiers(&CallerToken)
+        )]
+        struct Description;
+    };
+}
+
+routes! {
+    post "/v1/accounts" => open_account,
+    get "/v1/account" => account,
+    post "/v1/channels" => open_channel,
+    get "/v1/channels/{channel}" => channel,
+    post "/v1/channels/{channel}/close" => close_channel,
+    post "/v1/settlements" => settle,
+    get "/v1/receipts" => receipts,
+    post "/v1/grants" => grant,
+    get "/v1/listings" => listings,
+    get "/v1/network" => network,
+    get "/.well-known/jwks.json" => jwks,
+    get "/healthz" => alive,
+    get "/readyz" => ready,
+    get "/openapi.json" => openapi,
+}
+
+/// Says how calls are signed.
+struct CallerToken;
+
+impl Modify for CallerToken {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .description(Some(
+                "A JWT of type gristmill-caller+jwt that the account signs with its own Ed25519 key for this one \
+                 call: iss and sub the account, aud the coordinator, iat, exp at most 60 s later, a random jti, \
+                 method, path with its query, and body_digest, the BLAKE3 of the body in hexadecimal digits. \
+                 A token is accepted once.",
+            ))
+            .build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("caller_token", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The description of the interface (OpenAPI 3.1).
+pub(crate) fn description() -> utoipa::openapi::OpenApi {
+    Description::openapi()
+}
+
+/// Opens the caller's account, and gives it the starter grant where the operator has set one, once.
+#[utoipa::path(post, path = "/v1/accounts", tag = "accounts", security(("caller_token" = [])), responses(
+    (status = 200, body = AccountView),
+    (status = 401, description = "No valid caller token", body = ErrorBody),
+    (status = "default", description = "Any other failure", body = ErrorBody)
+))]
+async fn open_account(State(service): State<Arc<Service>>, call: SignedCall) -> Answer<AccountView> {
+    service.open_account(call.account).await.map(Json)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct AccountQuery {
+    /// Another account than the caller's own; only the operator may ask.
+    account: Option<AccountId>,
+}
+
+/// The caller's balances.
+#[utoipa::path(get, path = "/v1/account", tag = "accounts", security(("caller_token" = [])), params(AccountQuery),
+    responses(
+        (status = 200, body = AccountView),
+        (status = 401, description = "No valid caller token", body = ErrorBody),
+        (status = 403, description = "Another's account", body = ErrorBody),
+        (status = "default", description = "Any other failure", body = ErrorBody)
+    )
+)]
+async fn account(
+    State(service): State<Arc<Service>>,
+    QueryParameters(query): QueryParameters<AccountQuery>,
+    call: SignedCall,
+) -> Answer<AccountView> {
+    service
+        .account(call.account, query.account.unwrap_or(call.account))
+        .map(Json)
+}
+
+/// Holds credits of the caller for a provider. The same request again gives the same ticket again.
+#[utoipa::path(post, path = "/v1/channels", tag = "channels", security(("caller_token" = [])),
+    request_body = OpenChannelRequest,
+    responses(
+        (status = 200, body = OpenChannelAnswer),
+        (status = 400, description = "Malformed, or outside of the network's bounds", body = ErrorBody),
+        (status = 401, description = "No valid caller token", body = ErrorBody),
+        (status = 402, description = "The account has too few credits", body = ErrorBody),
+        (status = 409, description = "The channel exists with other content", body = ErrorBody),
+        (status = "default", description = "Any other failure", body = ErrorBody)
+    )
+)]
+async fn open_channel(
+    State(service): State<Arc<Service>>,
+    call: SignedJson<OpenChannelRequest>,
+) -> Answer<OpenChannelAnswer> {
+    service.open_channel(call.account, call.content).await.map(Json)
+}
+
+/// A channel of the caller, as consumer or provider.
+#[utoipa::path(get, path = "/v1/channels/{channel}", tag = "channels", security(("caller_token" = [])),
+    params(("channel" = ChannelId, Path, description = "The name of the channel")),
+    responses(
+        (status = 200, body = ChannelView),
+        (status = 401, description = "No valid caller token", body = ErrorBody),
+        (status = 404, description = "No such channel of the caller", body = ErrorBody),
+        (status = "default", description = "Any other failure", body = ErrorBody)
+    )
+)]
+async fn channel(
+    State(service): State<Arc<Service>>,
+    PathParameter(channel): PathParameter<ChannelId>,
+    call: SignedCall,
+) -> Answer<ChannelView> {
+    service.channel(call.account, channel).map(Json)
+}
+
+/// Ends a channel early; what is left of the hold returns to the consumer. Only its provider may.
+#[utoipa::path(post, path = "/v1/channels/{channel}/close", tag = "channels", security(("caller_token" = [])),
+    params(("channel" = ChannelId, Path, description = "The name of the channel")),
+    responses(
+        (status = 200, body = ChannelView),
+        (status = 401, description = "No valid caller token", body = ErrorBody),
+        (status = 403, description = "The caller is the consumer", body = ErrorBody),
+        (status = 404, description = "No such channel of the caller", body = ErrorBody),
+        (status = "default", description = "Any other failure", body = ErrorBody)
+    )
+)]
+async fn close_channel(
+    State(service): State<Arc<Service>>,
+    PathParameter(channel): PathParameter<ChannelId>,
+    call: SignedCall,
+) -> Answer<ChannelView> {
+    service.close_channel(call.account, channel).await.map(Json)
+}
+
+/// Hands in vouchers, in any order and as often as one likes. Each has its own result.
+#[utoipa::path(post, path = "/v1/settlements", tag = "settlements", security(("caller_token" = [])),
+    request_body = SettleRequest,
+    responses(
+        (status = 200, body = SettleAnswer),
+        (status = 400, description = "Malformed, or over 1000 vouchers", body = ErrorBody),
+        (status = 401, description = "No valid caller token", body = ErrorBody),
+        (status = 413, description = "Over 1 MiB", body = ErrorBody),
+        (status = "default", description = "Any other failure", body = ErrorBody)
+    )
+)]
+async fn settle(
+    State(service): State<Arc<Service>>,
+    call: SignedJson<SettleRequest>,
+) -> Answer<SettleAnswer> {
+    service.settle(call.content).await.map(Json)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ReceiptsQuery {
+    /// Only receipts before this record of the journal: the `next` of the page before.
+    before: Option<u64>,
+    /// Most receipts of the page, 1 to 1000; 100 unless given.
+    limit: Option<usize>,
+}
+
+/// The caller's receipts as consumer and as provider, newest first.
+#[utoipa::path(get, path = "/v1/receipts", tag = "settlements", security(("caller_token" = [])),
+    params(ReceiptsQuery),
+    responses(
+        (status = 200, body = ReceiptsPage),
+        (status = 401, description = "No valid caller token", body = ErrorBody),
+        (status = "default", description = "Any other failure", body = ErrorBody)
+    )
+)]
+async fn receipts(
+    State(service): State<Arc<Service>>,
+    QueryParameters(query): QueryParameters<ReceiptsQuery>,
+    call: SignedCall,
+) -> Answer<ReceiptsPage> {
+    service
+        .receipts(call.account, query.before, query.limit)
+        .await
+        .map(Json)
+}
+
+/// Issues credits. Only the operator's key may.
+#[utoipa::path(post, path = "/v1/grants", tag = "operator", security(("caller_token" = [])),
+    request_body = GrantRequest,
+    responses(
+        (status = 200, description = "The account after the grant", body = AccountView),
+        (status = 401, description = "No valid caller token", body = ErrorBody),
+        (status = 403, description = "The caller is not the operator", body = ErrorBody),
+        (status = 409, description = "The grant exists with other content", body = ErrorBody),
+        (status = "default", description = "Any other failure", body = ErrorBody)
+    )
+)]
+async fn grant(State(service): State<Arc<Service>>, call: SignedJson<GrantRequest>) -> Answer<AccountView> {
+    service.grant(call.account, call.content).await.map(Json)
+}
+
+/// Living listings that the coordinator has heard, each signed by its provider.
+#[utoipa::path(get, path = "/v1/listings", tag = "network", responses(
+    (status = 200, body = ListingsAnswer),
+    (status = "default", description = "Any failure", body = ErrorBody)
+))]
+async fn listings(State(service): State<Arc<Service>>) -> Json<ListingsAnswer> {
+    Json(service.listings())
+}
+
+/// What one needs to know before anything else.
+#[utoipa::path(get, path = "/v1/network", tag = "network", responses(
+    (status = 200, body = NetworkInfo),
+    (status = "default", description = "Any failure", body = ErrorBody)
+))]
+async fn network(State(service): State<Arc<Service>>) -> Json<NetworkInfo> {
+    Json(service.network())
+}
+
+/// The keys that sign tickets and receipts.
+#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "network", responses(
+    (status = 200, body = JwkSet),
+    (status = "default", description = "Any failure", body = ErrorBody)
+))]
+async fn jwks(State(service): State<Arc<Service>>) -> Json<JwkSet> {
+    Json(service.jwks())
+}
+
+/// How the coordinator is.
+#[derive(Serialize, ToSchema)]
+struct Health {
+    /// `ok`.
+    status: &'static str,
+}
+
+/// Whether the process answers.
+#[utoipa::path(get, path = "/healthz", tag = "health", responses(
+    (status = 200, body = Health),
+    (status = "default", description = "Any failure", body = ErrorBody)
+))]
+async fn alive() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Whether calls are taken: the ledger is open and no shutdown has begun.
+#[utoipa::path(get, path = "/readyz", tag = "health", responses(
+    (status = 200, body = Health),
+    (status = 503, description = "Not now", body = ErrorBody),
+    (status = "default", description = "Any other failure", body = ErrorBody)
+))]
+async fn ready(State(service): State<Arc<Service>>) -> Answer<Health> {
+    service.ready()?;
+    Ok(Json(Health { status: "ok" }))
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "network", responses(
+    (status = 200, description = "OpenAPI 3.1", body = Object),
+    (status = "default", description = "Any failure", body = ErrorBody)
+))]
+async fn openapi() -> (StatusCode, Json<utoipa::openapi::OpenApi>) {
+    (StatusCode::OK, Json(description()))
+}

@@ -1,0 +1,400 @@
+//! A coordinator as a whole: ledger, mesh peer, HTTP interface and what runs beside them, started together and ended
+//! in phases.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gristmill_ledger::entry::{Entry, Started};
+use gristmill_ledger::ledger::{Ledger, LedgerOptions, OpenError, PostError, ReadError, ShutdownError};
+use gristmill_protocol::credits::Credits;
+use gristmill_protocol::identity::{AccountId, Keypair};
+use gristmill_transport::key_file::{self, KeyFileError};
+use gristmill_transport::mesh::{Mesh, MeshConfig, MeshError, Multiaddr};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::clock::Clock;
+use crate::core::starter_budget::StarterBudget;
+use crate::downtime::{Heartbeat, downtime_ms};
+use crate::http::{self, BoundedListener};
+use crate::service::{Service, starter_granted_today};
+use crate::settings::{Settings, SettingsError};
+use crate::sweeper;
+
+/// The folder of the coordinator within the data directory.
+pub const DIRECTORY_NAME: &str = "coordinator";
+/// The longest that calls in progress are waited for at the end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that anything else is waited for at the end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where a coordinator keeps its key.
+#[must_use]
+pub fn signing_key_path(data_directory: &Path) -> PathBuf {
+    data_directory.join(DIRECTORY_NAME).join("signing.key")
+}
+
+/// Where a coordinator keeps its ledger.
+#[must_use]
+pub fn ledger_directory(data_directory: &Path) -> PathBuf {
+    data_directory.join(DIRECTORY_NAME).join("ledger")
+}
+
+/// Why a coordinator did not start. Nothing is left running.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// An address that is none.
+    #[error(
+        "{setting} contains '{text}', which is no multiaddress ({reason}); write for example /ip4/127.0.0.1/udp/7410/quic-v1"
+    )]
+    Address {
+        /// Which setting.
+        setting: &'static str,
+        /// What it says.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The signing key can't be read or made.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The ledger can't be opened.
+    #[error("the ledger in {} did not open: {source}", directory.display())]
+    Ledger {
+        /// Where it is.
+        directory: PathBuf,
+        /// Why.
+        source: Box<OpenError>,
+    },
+    /// The ledger can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The record of the start could not be written.
+    #[error("the ledger does not take the record of this start: {0}")]
+    Record(#[source] PostError),
+    /// Somebody listens there already.
+    #[error(
+        "{address} is in use, maybe by another coordinator; stop that program, or choose another address with \
+         --http-listen or http_listen in the [coordinator] section"
+    )]
+    HttpAddressInUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The HTTP interface can't listen.
+    #[error("the HTTP interface can't listen on {address}: {source}")]
+    Http {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The mesh peer did not start.
+    #[error("the mesh peer did not start: {0}; its addresses are mesh_listen in the [coordinator] section")]
+    Mesh(#[from] MeshError),
+}
+
+/// Why a running coordinator ended other than by being told to.
+#[derive(Debug, Error)]
+pub enum StopError {
+    /// A part of it failed; the rest was ended in order.
+    #[error("{part} ended unexpectedly: {reason}")]
+    Failed {
+        /// Which part.
+        part: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The ledger did not end as it should. What was acknowledged is safe all the same.
+    #[error(transparent)]
+    Ledger(#[from] ShutdownError),
+}
+
+/// The coordinator's program.
+#[derive(Clone, Copy, Debug)]
+pub struct Coordinator;
+
+impl Coordinator {
+    /// Starts a coordinator whose state is in `data_directory`. It runs until `shutdown` is cancelled or the returned
+    /// value is told to end or dropped.
+    ///
+    /// # Errors
+    /// [`StartError`] saying what is in the way and what to do.
+    pub async fn start(
+        settings: Settings,
+        data_directory: &Path,
+        shutdown: CancellationToken,
+    ) -> Result<RunningCoordinator, StartError> {
+        Self::start_with_clock(settings, data_directory, shutdown, Clock::system()).await
+    }
+
+    /// As [`Coordinator::start`], with a clock of one's own.
+    ///
+    /// # Errors
+    /// [`StartError`] saying what is in the way and what to do.
+    pub async fn start_with_clock(
+        settings: Settings,
+        data_directory: &Path,
+        shutdown: CancellationToken,
+        clock: Clock,
+    ) -> Result<RunningCoordinator, StartError> {
+        settings.check()?;
+        let mesh_config = mesh_config(&settings)?;
+        let keypair = load_key(data_directory.to_owned()).await?;
+        let ledger_directory = ledger_directory(data_directory);
+        // The ledger first: its lock keeps a second coordinator from touching anything.
+        let ledger = open_ledger(ledger_directory.clone()).await?;
+        let listener = listen(settings.http_listen).await?;
+        let http_address = listener.local_addr().map_err(|source| StartError::Http {
+            address: settings.http_listen,
+            source,
+        })?;
+        // A coordinator takes no jobs: dropping the incoming ones refuses them.
+        let (mesh, _) = Mesh::start(&keypair, mesh_config, clock.for_mesh()).await?;
+        let stopping = shutdown.child_token();
+        let heartbeat = Heartbeat::new(&data_directory.join(DIRECTORY_NAME), clock.clone());
+        let starter = starter_budget(&settings, &ledger, clock.now_ms()).await?;
+        let service = Service::new(
+            keypair,
+            settings,
+            ledger,
+            mesh.clone(),
+            clock.clone(),
+            starter,
+            stopping.clone(),
+        );
+        let service = Arc::new(service);
+        record_start(&service, &heartbeat, &clock).await?;
+        let running = RunningCoordinator {
+            account: service.operator(),
+            http_address,
+            ledger_directory,
+            http: spawn_http(listener, &service, stopping.clone()),
+            sweeper: tokio::spawn(sweeper::run(service.clone(), stopping.clone())),
+            heartbeat: tokio::spawn(heartbeat.run(stopping.clone())),
+            mesh,
+            service,
+            stopping: stopping.clone(),
+            _stop_when_dropped: stopping.drop_guard(),
+        };
+        tracing::info!(account = %running.account, %http_address, "coordinator started");
+        Ok(running)
+    }
+}
+
+/// A coordinator that runs. Dropping it ends it without waiting; see [`RunningCoordinator::shutdown`].
+#[derive(Debug)]
+pub struct RunningCoordinator {
+    account: AccountId,
+    http_address: SocketAddr,
+    ledger_directory: PathBuf,
+    http: JoinHandle<io::Result<()>>,
+    sweeper: JoinHandle<()>,
+    heartbeat: JoinHandle<()>,
+    mesh: Mesh,
+    service: Arc<Service>,
+    stopping: CancellationToken,
+    _stop_when_dropped: DropGuard,
+}
+
+impl RunningCoordinator {
+    /// The account that signs tickets and receipts, and whose key is the operator's.
+    #[must_use]
+    pub const fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// Where the HTTP interface listens, with the port that was chosen where none was given.
+    #[must_use]
+    pub const fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// The URL of the HTTP interface.
+    #[must_use]
+    pub fn http_url(&self) -> String {
+        format!("http://{}", self.http_address)
+    }
+
+    /// The multiaddresses by which others join the mesh, each with its `/p2p` part.
+    #[must_use]
+    pub fn bootstrap_addresses(&self) -> Vec<String> {
+        self.service.bootstrap_addresses()
+    }
+
+    /// Where the ledger is.
+    #[must_use]
+    pub fn ledger_directory(&self) -> &Path {
+        &self.ledger_directory
+    }
+
+    /// Waits until the coordinator is told to end, or a part of it fails; then ends it in order.
+    ///
+    /// # Errors
+    /// [`StopError`] where a part failed, or did not end in order.
+    pub async fn wait(mut self) -> Result<(), StopError> {
+        let failed = tokio::select! {
+            () = self.stopping.cancelled() => None,
+            ended = &mut self.http => Some(failure("the HTTP interface", flatten(ended))),
+            ended = &mut self.sweeper => Some(failure("the sweeper of expired channels", ended.map_err(io::Error::other))),
+            ended = &mut self.heartbeat => Some(failure("the heartbeat", ended.map_err(io::Error::other))),
+        };
+        let stopped = self.stop().await;
+        failed.map_or(stopped, Err)
+    }
+
+    /// Ends the coordinator: takes no more calls, finishes those in progress, syncs the ledger.
+    ///
+    /// # Errors
+    /// [`StopError`] where a part failed, or did not end in order.
+    pub async fn shutdown(self) -> Result<(), StopError> {
+        self.stopping.cancel();
+        self.wait().await
+    }
+
+    /// Intake, drain, flush, each with a bound.
+    async fn stop(mut self) -> Result<(), StopError> {
+        self.stopping.cancel();
+        tracing::info!("coordinator stopping: no more calls are taken");
+        end("the HTTP interface", &mut self.http, DRAIN_TIMEOUT).await;
+        end("the sweeper", &mut self.sweeper, STOP_TIMEOUT).await;
+        end("the heartbeat", &mut self.heartbeat, STOP_TIMEOUT).await;
+        if tokio::time::timeout(STOP_TIMEOUT, self.mesh.shutdown())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the mesh peer did not end in time");
+        }
+        self.service.ledger.shutdown().await?;
+        tracing::info!("coordinator stopped");
+        Ok(())
+    }
+}
+
+fn failure(part: &'static str, ended: io::Result<()>) -> StopError {
+    let reason = ended
+        .err()
+        .map_or_else(|| "it returned".to_owned(), |error| error.to_string());
+    StopError::Failed { part, reason }
+}
+
+fn flatten(ended: Result<io::Result<()>, tokio::task::JoinError>) -> io::Result<()> {
+    ended.map_err(io::Error::other)?
+}
+
+/// Waits for a task for a bounded time, then ends it.
+async fn end<T>(part: &'static str, task: &mut JoinHandle<T>, timeout: Duration) {
+    if task.is_finished() {
+        return;
+    }
+    if tokio::time::timeout(timeout, &mut *task).await.is_err() {
+        tracing::warn!(part, "did not end in time and was stopped");
+        task.abort();
+    }
+}
+
+fn mesh_config(settings: &Settings) -> Result<MeshConfig, StartError> {
+    Ok(MeshConfig {
+        listen: multiaddresses("mesh_listen", &settings.mesh_listen)?,
+        external: multiaddresses("public_addresses", &settings.public_addresses)?,
+        mdns: settings.mdns,
+        ..MeshConfig::default()
+    })
+}
+
+fn multiaddresses(setting: &'static str, texts: &[String]) -> Result<Vec<Multiaddr>, StartError> {
+    let parse = |text: &String| {
+        let wrong = |reason: String| StartError::Address {
+            setting,
+            text: text.clone(),
+            reason,
+        };
+        text.parse::<Multiaddr>()
+            .map_err(|error| wrong(error.to_string()))
+    };
+    texts.iter().map(parse).collect()
+}
+
+async fn load_key(data_directory: PathBuf) -> Result<Keypair, StartError> {
+    let path = signing_key_path(&data_directory);
+    Ok(blocking(move || key_file::load_or_create(&path)).await?)
+}
+
+async fn open_ledger(directory: PathBuf) -> Result<Ledger, StartError> {
+    let place = directory.clone();
+    blocking(move || Ledger::open(&place, &LedgerOptions::default()))
+        .await
+        .map_err(|source| StartError::Ledger {
+            directory,
+            source: Box::new(source),
+        })
+}
+
+/// Runs what blocks on a thread where it may. A panic there goes on here.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Blocking tasks are only cancelled with the runtime, which this one runs on.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+async fn starter_budget(
+    settings: &Settings,
+    ledger: &Ledger,
+    now_ms: u64,
+) -> Result<StarterBudget, ReadError> {
+    let given = match settings.starter_grant.is_zero() {
+        true => Credits::ZERO,
+        false => starter_granted_today(ledger, now_ms).await?,
+    };
+    Ok(StarterBudget::new(
+        settings.starter_grant,
+        settings.starter_daily_budget,
+        given,
+        now_ms,
+    ))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => StartError::HttpAddressInUse { address },
+            _ => StartError::Http { address, source },
+        })
+}
+
+/// Gives every open channel the time in which it could not be redeemed.
+async fn record_start(service: &Service, heartbeat: &Heartbeat, clock: &Clock) -> Result<(), StartError> {
+    let last_record_ms = Some(service.ledger.last_time_ms()).filter(|time_ms| *time_ms > 0);
+    let downtime_ms = downtime_ms(heartbeat.last_ms(), last_record_ms, clock.now_ms());
+    if downtime_ms == 0 {
+        return Ok(());
+    }
+    tracing::info!(downtime_ms, "open channels are extended by the downtime");
+    let posted = service.post(Entry::Started(Started { downtime_ms })).await;
+    posted.map(|_| ()).map_err(StartError::Record)
+}
+
+fn spawn_http(
+    listener: TcpListener,
+    service: &Arc<Service>,
+    stopping: CancellationToken,
+) -> JoinHandle<io::Result<()>> {
+    let router = http::router(Arc::clone(service));
+    let serve = axum::serve(BoundedListener::new(listener), router)
+        .with_graceful_shutdown(stopping.cancelled_owned());
+    tokio::spawn(async move { serve.await })
+}

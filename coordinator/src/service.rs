@@ -1,0 +1,188 @@
+//! The coordinator without its sockets: what each call does, between the pure [`core`](crate::core) and the ledger.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use gristmill_ledger::entry::Entry;
+use gristmill_ledger::ledger::{Ledger, PostError};
+use gristmill_ledger::outcome::Posted;
+use gristmill_protocol::coordinator_api::{Jwk, JwkSet, ListingsAnswer, NetworkInfo};
+use gristmill_protocol::identity::{AccountId, Keypair};
+use gristmill_protocol::ids::ChannelId;
+use gristmill_protocol::tokens::Call;
+use gristmill_transport::Mesh;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::core::authentication::{AuthenticationError, verify_call};
+use crate::core::channel_policy::ChannelPolicy;
+use crate::core::directory::{DIRECTORY_MAX_BYTES, directory};
+use crate::core::rejection::Rejection;
+use crate::core::replay_guard::ReplayGuard;
+use crate::core::starter_budget::StarterBudget;
+use crate::settings::Settings;
+
+mod accounts;
+mod channels;
+mod settlement;
+mod starter_history;
+
+pub(crate) use starter_history::starter_granted_today;
+
+/// Everything that calls need.
+pub(crate) struct Service {
+    keypair: Keypair,
+    settings: Settings,
+    policy: ChannelPolicy,
+    pub(crate) ledger: Ledger,
+    mesh: Mesh,
+    clock: Clock,
+    used_tokens: Mutex<ReplayGuard>,
+    starter: Mutex<StarterBudget>,
+    stopping: CancellationToken,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Service")
+            .field("account", &self.operator())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    pub(crate) fn new(
+        keypair: Keypair,
+        settings: Settings,
+        ledger: Ledger,
+        mesh: Mesh,
+        clock: Clock,
+        starter: StarterBudget,
+        stopping: CancellationToken,
+    ) -> Self {
+        let policy = ChannelPolicy {
+            limit_max: settings.channel_limit_max,
+            life_max_ms: settings.channel_life_max_ms,
+        };
+        Self {
+            keypair,
+            settings,
+            policy,
+            ledger,
+            mesh,
+            clock,
+            used_tokens: Mutex::default(),
+            starter: Mutex::new(starter),
+            stopping,
+        }
+    }
+
+    /// Who makes a call; admits its token once.
+    pub(crate) fn authenticate(
+        &self,
+        call: Call<'_>,
+        authorization: Option<&[u8]>,
+    ) -> Result<AccountId, Rejection> {
+        let now_ms = self.clock.now_ms();
+        let claims = verify_call(call, authorization, &self.operator(), now_ms)?;
+        lock(&self.used_tokens)
+            .admit(&claims, now_ms)
+            .map_err(AuthenticationError::from)?;
+        Ok(claims.iss)
+    }
+
+    /// Whether calls are taken.
+    pub(crate) fn ready(&self) -> Result<(), Rejection> {
+        if self.stopping.is_cancelled() {
+            return Err(PostError::Stopped.into());
+        }
+        self.ledger
+            .read_only_reason()
+            .map_or(Ok(()), |reason| Err(PostError::ReadOnly { reason }.into()))
+    }
+
+    /// Posts an entry, now. What is not the caller's fault stands in the logs from here on.
+    pub(crate) async fn post(&self, entry: Entry) -> Result<Posted, PostError> {
+        let posted = self.ledger.post(entry, self.clock.now_ms()).await;
+        if let Err(error @ (PostError::ReadOnly { .. } | PostError::Read(_))) = &posted {
+            tracing::error!(%error, "the ledger failed");
+        }
+        posted
+    }
+
+    /// Open channels whose time is over, at most `limit`.
+    pub(crate) fn expired_channels(&self, limit: usize) -> Vec<ChannelId> {
+        self.ledger.expired_channels(self.clock.now_ms(), limit)
+    }
+
+    /// The account that signs tickets and receipts, and is the operator.
+    pub(crate) fn operator(&self) -> AccountId {
+        self.keypair.account()
+    }
+
+    /// The ledger contradicts itself: an error of this program.
+    fn contradiction(expected: &str, sequence: u64) -> Rejection {
+        tracing::error!(sequence, expected, "the ledger's record is something else");
+        Rejection::internal()
+    }
+
+    pub(crate) fn network(&self) -> NetworkInfo {
+        NetworkInfo {
+            name: self.settings.name.clone(),
+            coordinator: self.operator(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            bootstrap: self.bootstrap_addresses(),
+            fee_basis_points: self.settings.fee_basis_points,
+            starter_grant: self.settings.starter_grant,
+            channel_limit_max: self.settings.channel_limit_max,
+            channel_life_max_ms: self.settings.channel_life_max_ms,
+        }
+    }
+
+    /// The addresses by which others join the mesh: the public ones that are configured, or those listened on.
+    pub(crate) fn bootstrap_addresses(&self) -> Vec<String> {
+        if self.settings.public_addresses.is_empty() {
+            return self
+                .mesh
+                .bootstrap_addresses()
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+        }
+        let peer = format!("/p2p/{}", self.operator());
+        let with_peer = |address: &String| match address.contains("/p2p/") {
+            true => address.clone(),
+            false => format!("{address}{peer}"),
+        };
+        self.settings.public_addresses.iter().map(with_peer).collect()
+    }
+
+    pub(crate) fn jwks(&self) -> JwkSet {
+        JwkSet {
+            keys: vec![Jwk::of(&self.operator())],
+        }
+    }
+
+    pub(crate) fn listings(&self) -> ListingsAnswer {
+        let now_ms = self.clock.now_ms();
+        let sealed = self
+            .mesh
+            .with_board(|board| board.sealed_listings(now_ms).collect::<Vec<_>>());
+        let mut random = [0; 8];
+        if getrandom::fill(&mut random).is_err() {
+            random = now_ms.to_le_bytes();
+        }
+        ListingsAnswer {
+            listings: directory(sealed, u64::from_le_bytes(random), DIRECTORY_MAX_BYTES),
+        }
+    }
+
+    fn is_operator(&self, account: &AccountId) -> bool {
+        *account == self.operator()
+    }
+}
+
+/// Locks what only short, panic-free sections lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
