@@ -1,2 +1,107 @@
-//! Gristmill.
-fn main() {}
+//! The `gristmill` program: one subcommand per role. Everything it does is in the roles' crates.
+
+mod configuration;
+mod demo;
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::configuration::Configuration;
+
+/// A peer-to-peer market for GPU compute
+#[derive(Debug, Parser)]
+#[command(name = "gristmill", version, propagate_version = true, max_term_width = 100, after_help = AFTER_HELP)]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+    /// Print data as JSON on stdout, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    /// Where state is kept [default: $XDG_DATA_HOME/gristmill]
+    #[arg(long, global = true, env = "GRISTMILL_DATA_DIR", value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// The configuration file [default: $XDG_CONFIG_HOME/gristmill/config.toml, where there is one]
+    #[arg(long, global = true, env = "GRISTMILL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What is logged on stderr, for example debug or gristmill_node=trace
+    #[arg(long, global = true, env = "GRISTMILL_LOG", default_value = "warn,gristmill=info", value_name = "FILTER")]
+    log: String,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  gristmill demo                             the whole market on this machine, with one question
+  gristmill coordinator serve                settle credits
+  gristmill node serve                       earn with this machine
+  gristmill client serve                     the OpenAI API on http://127.0.0.1:7420/v1
+  gristmill client chat \"What is Gristmill?\"
+
+Exit codes: 0 done, 1 it failed and stderr says why, 2 wrong usage, 3 wrong configuration, 130 interrupted.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the whole market on this machine and asks one question
+    Demo(demo::Arguments),
+    /// Earn: serve jobs with this machine
+    #[command(subcommand)]
+    Node(gristmill_node::cli::Command),
+    /// Spend: the OpenAI API on this machine
+    #[command(subcommand)]
+    Client(gristmill_client::cli::Command),
+    /// Settle: tickets, settlement and receipts for a network
+    #[command(subcommand)]
+    Coordinator(gristmill_coordinator::cli::Command),
+    /// Check: a coordinator's ledger, offline
+    #[command(subcommand)]
+    Ledger(gristmill_ledger::cli::Command),
+    /// Prove: what this machine can compute with
+    #[command(subcommand)]
+    Benchmark(gristmill_benchmark::cli::Command),
+    /// Ask: what if, of the whole network
+    #[command(subcommand)]
+    Simulate(gristmill_simulations::cli::Command),
+}
+
+fn main() -> ExitCode {
+    let program = Program::parse();
+    terminal::start_logging(&program.log);
+    let configuration = match Configuration::load(program.config.as_deref(), program.data_dir) {
+        Ok(configuration) => configuration,
+        Err(error) => {
+            terminal::report(&error.into());
+            return ExitCode::from(3);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            terminal::report(&anyhow::Error::new(error).context("the threads of the program can't be started"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(Box::pin(run(program.command, configuration, program.json)));
+    // What still runs was told to stop and has had its time; a stuck thread must not hold the program.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    code.unwrap_or_else(|error| {
+        terminal::report(&error);
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(command: Command, configuration: Configuration, json: bool) -> anyhow::Result<ExitCode> {
+    let Configuration { file, data_dir } = configuration;
+    match command {
+        Command::Demo(arguments) => demo::run(arguments, json).await,
+        Command::Node(command) => gristmill_node::cli::run(command, file.node, &data_dir, json).await,
+        Command::Client(command) => gristmill_client::cli::run(command, file.client, &data_dir, json).await,
+        Command::Coordinator(command) => {
+            gristmill_coordinator::cli::run(command, file.coordinator, &data_dir, json).await
+        }
+        Command::Ledger(command) => gristmill_ledger::cli::run(command, json),
+        Command::Benchmark(command) => gristmill_benchmark::cli::run(command, json),
+        Command::Simulate(command) => gristmill_simulations::cli::run(command, json),
+    }
+}

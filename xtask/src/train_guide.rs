@@ -23,7 +23,7 @@ use corpus::Corpus;
 #[command(after_help = "Example: cargo xtask train-guide --check")]
 pub(crate) struct Args {
     /// Optimiser steps; each sees about 3,000 tokens.
-    #[arg(long, default_value_t = 1600)]
+    #[arg(long, default_value_t = 1500)]
     steps: usize,
     /// Seed of the weights and of the order of the examples.
     #[arg(long, default_value_t = 7)]

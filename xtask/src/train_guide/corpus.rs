@@ -1,7 +1,7 @@
 //! The guide's text: what it knows, what it declines, how people ask. Read from the Markdown files in the data
 //! folder, each a list of `## name` sections with one `Field: value` per line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -40,12 +40,18 @@ pub(crate) struct Corpus {
     pub(crate) off_topic_held_out: Vec<String>,
     /// Words for the gaps in the off-topic patterns.
     pub(crate) words: BTreeMap<String, Vec<String>>,
+    /// Words of a question, and others that may stand in their place.
+    pub(crate) may_become: Vec<(String, String)>,
+    /// Words that a question may lose without losing its meaning.
+    pub(crate) may_be_lost: Vec<String>,
     /// Words put before a question, such as a greeting.
     pub(crate) openings: Vec<String>,
     /// Words put after a question, such as thanks.
     pub(crate) closings: Vec<String>,
     /// System messages that programs send.
     pub(crate) systems: Vec<String>,
+    /// All held-out questions without capitals and punctuation.
+    judged: BTreeSet<String>,
 }
 
 impl Corpus {
@@ -82,17 +88,31 @@ impl Corpus {
             .iter()
             .map(|section| dialogue(section, &answers, &refusal))
             .collect::<anyhow::Result<Vec<_>>>()?;
+        let judged = facts
+            .iter()
+            .flat_map(|fact| &fact.held_out)
+            .chain(&held_out)
+            .map(|question| plain(question.as_str()))
+            .collect();
         Ok(Self {
+            judged,
             dialogues,
             refusal,
             off_topic: patterns,
             off_topic_held_out: held_out,
             words: off_topic,
+            may_become: pairs(&list("may become")?)?,
+            may_be_lost: list("may be lost")?,
             openings: list("openings")?,
             closings: list("closings")?,
             systems: list("system messages")?,
             facts,
         })
+    }
+
+    /// Whether the evaluation asks this question, give or take capitals and punctuation.
+    pub(crate) fn is_held_out(&self, question: &str) -> bool {
+        self.judged.contains(&plain(question))
     }
 
     /// All text that the tokenizer should be able to write compactly, once each.
@@ -156,6 +176,27 @@ fn single_lists(sections: &[Section]) -> anyhow::Result<BTreeMap<String, Vec<Str
         lists.insert(section.name.clone(), items);
     }
     Ok(lists)
+}
+
+fn pairs(lines: &[String]) -> anyhow::Result<Vec<(String, String)>> {
+    lines
+        .iter()
+        .map(|line| {
+            let (from, to) = line
+                .split_once(" = ")
+                .with_context(|| format!("{line:?} is not `this = that`"))?;
+            Ok((from.to_owned(), to.to_owned()))
+        })
+        .collect()
+}
+
+/// A question without capitals, spaces and punctuation.
+fn plain(question: &str) -> String {
+    question
+        .chars()
+        .filter(|letter| letter.is_alphanumeric())
+        .flat_map(char::to_lowercase)
+        .collect()
 }
 
 fn fact(section: &Section, list: &dyn Fn(&str) -> anyhow::Result<Vec<String>>) -> anyhow::Result<Fact> {

@@ -10,8 +10,18 @@ pub(crate) fn choose<'a, T>(items: &'a [T], rng: &mut ChaCha8Rng) -> &'a T {
     &items[rng.random_range(0..items.len())]
 }
 
-/// Rewrites a question the way a hurried person might have typed it; often leaves it alone.
+/// Rewrites a question the way another, hurried person might have typed it; often leaves it alone.
 pub(crate) fn vary(question: &str, corpus: &Corpus, rng: &mut ChaCha8Rng) -> String {
+    let text = dress(&reword(question, corpus, rng), corpus, rng);
+    if corpus.is_held_out(&text) {
+        question.to_owned()
+    } else {
+        text
+    }
+}
+
+/// Changes how a question looks, not what it says.
+fn dress(question: &str, corpus: &Corpus, rng: &mut ChaCha8Rng) -> String {
     let mut text = question.to_owned();
     if rng.random_bool(0.3) {
         text = text.trim_end_matches(['?', '.', '!']).to_owned();
@@ -35,6 +45,39 @@ pub(crate) fn vary(question: &str, corpus: &Corpus, rng: &mut ChaCha8Rng) -> Str
         text = mistype(&text, rng);
     }
     text
+}
+
+/// Says a question in other words, or loses a small one.
+fn reword(question: &str, corpus: &Corpus, rng: &mut ChaCha8Rng) -> String {
+    let mut text = question.to_owned();
+    while rng.random_bool(0.35) {
+        let fitting: Vec<_> = corpus
+            .may_become
+            .iter()
+            .filter(|(from, _)| holds_words(&text, from))
+            .collect();
+        if fitting.is_empty() {
+            break;
+        }
+        let (from, to) = choose(&fitting, rng);
+        text = replace_words(&text, from, to);
+    }
+    if rng.random_bool(0.1) {
+        let lost: &String = choose(&corpus.may_be_lost, rng);
+        text = replace_words(&text, lost, "");
+    }
+    text
+}
+
+/// Whether a text contains whole words.
+fn holds_words(text: &str, words: &str) -> bool {
+    format!(" {text} ").contains(&format!(" {words} "))
+}
+
+/// Replaces whole words, once.
+fn replace_words(text: &str, from: &str, to: &str) -> String {
+    let replaced = format!(" {text} ").replacen(&format!(" {from} "), &format!(" {to} "), 1);
+    replaced.replace("  ", " ").trim().to_owned()
 }
 
 /// Fills the gaps of an off-topic pattern.
@@ -105,6 +148,29 @@ mod tests {
             assert!(typed.chars().count().abs_diff(18) <= 1, "{typed}");
         }
         assert_eq!(mistype("why?", &mut rng), "why?");
+    }
+
+    #[test]
+    fn only_whole_words_are_replaced() {
+        assert_eq!(replace_words("What is this?", "is", "was"), "What was this?");
+        assert_eq!(replace_words("What is the is?", "the", ""), "What is is?");
+        assert_eq!(replace_words("this", "is", "was"), "this");
+    }
+
+    #[test]
+    fn held_out_questions_are_never_taught() {
+        let corpus = Corpus::load(&super::super::guide_folder().join("data")).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        for fact in &corpus.facts {
+            for question in fact
+                .questions
+                .iter()
+                .flat_map(|question| std::iter::repeat_n(question, 30))
+            {
+                let varied = vary(question, &corpus, &mut rng);
+                assert!(!corpus.is_held_out(&varied), "{varied:?} is held out");
+            }
+        }
     }
 
     #[test]

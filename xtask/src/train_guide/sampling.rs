@@ -17,6 +17,11 @@ const DIALOGUES: f64 = 0.07;
 /// Share of conversations that begin with a system message.
 const WITH_SYSTEM: f64 = 0.3;
 
+/// Places at the beginning of an answer, which decide what will be said.
+const OPENING: usize = 3;
+/// How much more a place at the beginning of an answer counts than one further on.
+const OPENING_WEIGHT: f32 = 4.0;
+
 /// Rows of equal length: what goes in, what shall come out, and which places count.
 pub(crate) struct Batch {
     /// Token ids, row after row.
@@ -25,6 +30,8 @@ pub(crate) struct Batch {
     pub(crate) places: Vec<u32>,
     /// The token that follows each place.
     pub(crate) targets: Vec<u32>,
+    /// How much each target counts.
+    pub(crate) weights: Vec<f32>,
     /// Number of rows.
     pub(crate) rows: usize,
     /// Tokens per row.
@@ -43,6 +50,7 @@ impl Batch {
             inputs: Vec::new(),
             places: Vec::new(),
             targets: Vec::new(),
+            weights: Vec::new(),
             rows: rows.len(),
             length,
         };
@@ -52,12 +60,19 @@ impl Batch {
                 .inputs
                 .extend(row.ids.iter().take(row.ids.len().saturating_sub(1)));
             batch.inputs.resize(start + length, PADDING_ID);
+            let mut spoken = 0;
             for (index, (id, said)) in row.ids.iter().zip(&row.said).enumerate().skip(1) {
                 if *said {
                     batch
                         .places
                         .push(u32::try_from(start + index - 1).unwrap_or(u32::MAX));
                     batch.targets.push(*id);
+                    batch
+                        .weights
+                        .push(if spoken < OPENING { OPENING_WEIGHT } else { 1.0 });
+                    spoken += 1;
+                } else {
+                    spoken = 0;
                 }
             }
         }
@@ -162,5 +177,6 @@ mod tests {
         assert_eq!(batch.inputs, [5, 6, 7, 5, PADDING_ID, PADDING_ID]);
         assert_eq!(batch.places, [1, 2, 3]);
         assert_eq!(batch.targets, [7, 8, 9]);
+        assert_eq!(batch.weights, [OPENING_WEIGHT; 3]);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{D, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -25,8 +25,8 @@ const FINAL_SHARE: f64 = 0.02;
 const WARM_UP: usize = 60;
 /// Longest gradient; a longer one is scaled down to it.
 const LONGEST_GRADIENT: f64 = 1.0;
-/// Conversations of about three questions, and how many of them make a batch.
-const SHORT: (usize, usize) = (16, 176);
+/// Conversations of about two questions, and how many of them make a batch.
+const SHORT: (usize, usize) = (20, 136);
 /// Conversations as long as the context allows, and how many make a batch.
 const LONG: (usize, usize) = (6, 500);
 /// Share of batches with long conversations.
@@ -101,7 +101,10 @@ fn one_step(model: &Llama, optimisers: &mut [AdamW], batch: &Batch, rate: f64) -
 
 fn loss(model: &Llama, batch: &Batch) -> anyhow::Result<Tensor> {
     let (logits, targets) = predictions(model, batch)?;
-    Ok(candle_nn::loss::cross_entropy(&logits, &targets)?)
+    let weights = Tensor::from_slice(&batch.weights, (batch.weights.len(), 1), &Device::Cpu)?;
+    let right = candle_nn::ops::log_softmax(&logits, D::Minus1)?.gather(&targets.unsqueeze(1)?, 1)?;
+    let total: f32 = batch.weights.iter().sum();
+    Ok(((right * weights)?.sum_all()? * (-1.0 / f64::from(total)))?)
 }
 
 /// Logits at the places of a batch where an answer goes on, and the tokens that should follow.

@@ -1,0 +1,28 @@
+//! `cargo xtask bench …`: each figure beside a peer or a physical limit, measured in the same run.
+
+mod path;
+mod report;
+mod stream;
+
+use clap::Subcommand;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Payload throughput of a job stream against raw quinn on loopback
+    Stream(stream::Arguments),
+    /// What the market adds to a request: proxy, QUIC, admission and vouchers against calling the upstream directly
+    Path(path::Arguments),
+}
+
+/// Measures, and prints a table on stderr and JSON on stdout.
+///
+/// # Errors
+/// Where something can't be set up or a measurement broke.
+pub fn run(bench: Bench) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match bench {
+        Bench::Stream(arguments) => runtime.block_on(stream::run(arguments)),
+        Bench::Path(arguments) => runtime.block_on(path::run(arguments)),
+    }
+}
