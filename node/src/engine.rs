@@ -11,9 +11,13 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub mod built_in;
 pub mod chat;
 pub mod embeddings;
 pub mod guide;
+pub mod model_files;
+pub(crate) mod refusal;
+pub(crate) mod turns;
 pub mod upstream;
 
 /// How many messages an engine may be ahead of the consumer: generation stops where nobody takes the output.
