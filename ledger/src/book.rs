@@ -219,3 +219,6 @@ fn hash_map<K: Encode, V: Encode>(hasher: &mut blake3::Hasher, map: &BTreeMap<K,
         hasher.update(&codec::encode(&pair));
     }
 }
+
+#[cfg(test)]
+mod tests;

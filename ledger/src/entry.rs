@@ -192,6 +192,7 @@ impl CheckedEntry {
     /// An entry read back from a journal that only takes checked entries and guards them by checksums.
     ///
     /// Replaying at every start can do without verifying all signatures again; an audit can not.
+    #[cfg(any(test, feature = "driver"))]
     pub(crate) const fn journaled(entry: Entry) -> Self {
         Self(entry)
     }

@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::record::{self, FormatError, JournalKind, Record, SegmentHeader};
 
+pub(crate) use files::segment_path;
 pub use records::{Records, UnfinishedTail, is_in_use};
 
 /// How a journal is kept.
@@ -162,7 +163,7 @@ impl Journal {
             }
         };
         let (end, cut_tail) = Self::repair(directory, &options, last)?;
-        let path = files::segment_path(directory, last);
+        let path = segment_path(directory, last);
         let file = files::open_for_appending(&path)?;
         let journal = Self {
             directory: directory.to_owned(),
@@ -189,7 +190,7 @@ impl Journal {
         options: &JournalOptions,
         last: u32,
     ) -> Result<(records::SegmentEnd, Option<CutTail>), JournalError> {
-        let path = files::segment_path(directory, last);
+        let path = segment_path(directory, last);
         if files::segment_was_not_finished(&path, options.kind)? {
             let kept = files::keep_tail(&path, 0)?;
             let first_sequence = Self::end_of_segment(directory, options, last - 1)?.next_sequence;
@@ -296,7 +297,7 @@ impl Journal {
         self.sync()?;
         let number = self.segment.saturating_add(1);
         self.salt = files::create_segment(&self.directory, number, self.options.kind, self.next_sequence)?;
-        let path = files::segment_path(&self.directory, number);
+        let path = segment_path(&self.directory, number);
         self.file = files::open_for_appending(&path)?;
         self.segment = number;
         self.length = wide(record::SEGMENT_HEADER_BYTES);
@@ -316,7 +317,7 @@ impl Journal {
     fn io(&self, action: &'static str, source: io::Error) -> JournalError {
         JournalError::Io {
             action,
-            path: files::segment_path(&self.directory, self.segment),
+            path: segment_path(&self.directory, self.segment),
             source,
         }
     }
@@ -327,7 +328,7 @@ impl Journal {
 /// # Errors
 /// [`JournalError::Damaged`] where no whole record is there, or what the system said.
 pub fn read_at(directory: &Path, kind: JournalKind, location: Location) -> Result<Record, JournalError> {
-    let file = files::segment_path(directory, location.segment);
+    let file = segment_path(directory, location.segment);
     let damaged = |offset, source| JournalError::Damaged {
         file: file.clone(),
         offset,

@@ -537,3 +537,74 @@ pub fn journal_directory(directory: &Path) -> PathBuf {
 pub fn index_directory(directory: &Path) -> PathBuf {
     directory.join("index")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{Grant, GrantKind};
+    use gristmill_protocol::credits::Credits;
+    use gristmill_protocol::ids::GrantId;
+
+    fn grant(id: u8) -> Entry {
+        Entry::Grant(Grant {
+            id: GrantId::from_bytes([id; 16]),
+            account: AccountId::from_public_key([1; 32]),
+            amount: Credits::micro(1),
+            kind: GrantKind::Operator,
+            reason: String::new(),
+        })
+    }
+
+    /// A writer that can't go on, as with a slow disk: the book is kept from it.
+    #[tokio::test]
+    async fn one_more_than_the_queue_holds_is_overload() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = LedgerOptions {
+            queue_entries: 2,
+            batch_entries: 1,
+            ..LedgerOptions::default()
+        };
+        let ledger = Ledger::open(folder.path(), &options).unwrap();
+        let mut waiting = Vec::new();
+        let shared = Arc::clone(&ledger.shared);
+        let (locked, is_locked) = oneshot::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let holder = std::thread::spawn(move || {
+            let guard = shared.book.write();
+            let _ = locked.send(());
+            let _ = released.recv();
+            drop(guard);
+        });
+        is_locked.await.unwrap();
+
+        // The first one is taken by the writer, which then waits for the book; the next two fill the queue.
+        for id in 0..3 {
+            waiting.push(Box::pin(ledger.post(grant(id), 1)));
+            let polled = poll_once(waiting.last_mut().unwrap().as_mut()).await;
+            assert!(polled.is_none());
+            while id == 0 && ledger.queue.capacity() < 2 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(
+            ledger.post(grant(9), 1).await,
+            Err(PostError::Overloaded { waiting: 2 })
+        );
+        release.send(()).unwrap();
+        for post in waiting {
+            post.await.unwrap();
+        }
+        holder.join().unwrap();
+        assert_eq!(ledger.post(grant(9), 1).await.unwrap().sequence, 4);
+    }
+
+    async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        std::future::poll_fn(|context| {
+            std::task::Poll::Ready(match future.as_mut().poll(context) {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
+    }
+}

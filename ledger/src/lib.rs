@@ -23,7 +23,11 @@
     )
 )]
 
+#[cfg(feature = "driver")]
+pub mod audit;
 pub mod book;
+#[cfg(feature = "driver")]
+pub mod cli;
 pub mod digest;
 pub mod entry;
 #[cfg(feature = "driver")]

@@ -18,7 +18,7 @@ const SEGMENT_EXTENSION: &str = "log";
 const LOCK_ATTEMPTS: u32 = 10;
 const LOCK_RETRY_AFTER: Duration = Duration::from_millis(20);
 
-pub(super) fn segment_path(directory: &Path, number: u32) -> PathBuf {
+pub(crate) fn segment_path(directory: &Path, number: u32) -> PathBuf {
     directory.join(format!("{number:08}.{SEGMENT_EXTENSION}"))
 }
 
