@@ -52,7 +52,7 @@ impl Heartbeat {
             match tokio::task::spawn_blocking(move || heartbeat.beat()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, path = %self.path.display(), "heartbeat not written")
+                    tracing::warn!(%error, path = %self.path.display(), "heartbeat not written");
                 }
                 Err(error) => tracing::warn!(%error, "heartbeat not written"),
             }

@@ -319,3 +319,110 @@ async fn ready(State(service): State<Arc<Service>>) -> Answer<Health> {
 async fn openapi() -> (StatusCode, Json<utoipa::openapi::OpenApi>) {
     (StatusCode::OK, Json(description()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+
+    fn document() -> Value {
+        serde_json::to_value(description()).unwrap()
+    }
+
+    /// Calls `visit` with every object of a document.
+    fn walk(value: &Value, visit: &mut dyn FnMut(&serde_json::Map<String, Value>)) {
+        match value {
+            Value::Object(object) => {
+                visit(object);
+                object.values().for_each(|value| walk(value, visit));
+            }
+            Value::Array(values) => values.iter().for_each(|value| walk(value, visit)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_route_is_described_and_nothing_else_is() {
+        let document = document();
+        let mut described = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            described.extend(
+                item.as_object()
+                    .unwrap()
+                    .keys()
+                    .map(|method| (method.clone(), path.clone())),
+            );
+        }
+        let routed = ROUTES
+            .iter()
+            .map(|(method, path)| ((*method).to_owned(), (*path).to_owned()))
+            .collect();
+        assert_eq!(described, routed);
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = document();
+        let mut references = 0;
+        walk(&document, &mut |object| {
+            if let Some(Value::String(reference)) = object.get("$ref") {
+                references += 1;
+                let pointer = reference.strip_prefix('#').unwrap();
+                assert!(document.pointer(pointer).is_some(), "{reference}");
+            }
+        });
+        assert!(references > 20, "{references}");
+    }
+
+    #[test]
+    fn path_parameters_are_declared_and_operations_are_named_once() {
+        let document = document();
+        let mut names = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for operation in item.as_object().unwrap().values() {
+                assert!(
+                    names.insert(operation["operationId"].as_str().unwrap().to_owned()),
+                    "{operation}"
+                );
+                assert!(operation["responses"].get("200").is_some(), "{path}");
+                let declared: BTreeSet<&str> = operation["parameters"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter(|parameter| parameter["in"] == "path")
+                    .map(|parameter| parameter["name"].as_str().unwrap())
+                    .collect();
+                let in_path: BTreeSet<&str> = path
+                    .split('/')
+                    .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+                    .collect();
+                assert_eq!(declared, in_path, "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_served_reads_back_as_openapi() {
+        let text = serde_json::to_string(&description()).unwrap();
+        let read: utoipa::openapi::OpenApi = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    }
+
+    #[test]
+    fn signed_calls_are_marked_and_open_ones_are_not() {
+        let document = document();
+        for (method, path) in ROUTES {
+            let signed = document["paths"][path][method].get("security").is_some();
+            let open = [
+                "/v1/listings",
+                "/v1/network",
+                "/.well-known/jwks.json",
+                "/healthz",
+                "/readyz",
+                "/openapi.json",
+            ];
+            assert_eq!(signed, !open.contains(path), "{path}");
+        }
+    }
+}

@@ -11,8 +11,8 @@ use gristmill_coordinator::{Coordinator, RunningCoordinator, Settings, StartErro
 use gristmill_ledger::book::Totals;
 use gristmill_ledger::ledger::{Ledger, LedgerOptions};
 use gristmill_protocol::coordinator_api::{
-    AccountView, ChannelView, GrantRequest, OpenChannelAnswer, OpenChannelRequest, ReceiptsPage, SettleAnswer,
-    SettleRequest, voucher_text,
+    AccountView, ChannelView, GrantRequest, OpenChannelAnswer, OpenChannelRequest, ReceiptsPage,
+    SettleAnswer, SettleRequest, voucher_text,
 };
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::{AccountId, Keypair, Signed};
@@ -88,7 +88,11 @@ impl Network {
             clock: TestClock::new(),
             directory: tempfile::tempdir().unwrap(),
             running: None,
-            http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap(),
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(60))
+                .build()
+                .unwrap(),
         };
         network.start_again().await;
         network
@@ -129,7 +133,9 @@ impl Network {
 
     /// The operator, who has the coordinator's key.
     pub fn operator(&self) -> Account {
-        Account { keypair: key_file::load(&signing_key_path(self.path())).unwrap().unwrap() }
+        Account {
+            keypair: key_file::load(&signing_key_path(self.path())).unwrap().unwrap(),
+        }
     }
 
     /// An account that the operator has given so much.
@@ -156,7 +162,11 @@ impl Network {
         let totals = ledger.totals();
         ledger.shutdown().await.unwrap();
         let sum = totals.fees.microcredits() + totals.available.microcredits() + totals.held.microcredits();
-        assert_eq!(totals.issued.microcredits(), sum, "credits are neither made nor lost");
+        assert_eq!(
+            totals.issued.microcredits(),
+            sum,
+            "credits are neither made nor lost"
+        );
         totals
     }
 
@@ -181,11 +191,21 @@ pub struct Reply {
 
 impl Reply {
     pub async fn read(response: reqwest::Response) -> Self {
-        let header = response.headers().get("x-request-id").expect("every answer has a request id");
+        let header = response
+            .headers()
+            .get("x-request-id")
+            .expect("every answer has a request id");
         let request_id = header.to_str().unwrap().to_owned();
-        let kind = response.headers().get("content-type").expect("every answer has a type");
+        let kind = response
+            .headers()
+            .get("content-type")
+            .expect("every answer has a type");
         assert_eq!(kind, "application/json");
-        Self { status: response.status(), request_id, text: response.text().await.unwrap() }
+        Self {
+            status: response.status(),
+            request_id,
+            text: response.text().await.unwrap(),
+        }
     }
 
     pub fn ok<T: DeserializeOwned>(self) -> T {
@@ -215,7 +235,9 @@ pub struct Account {
 
 impl Account {
     pub fn new() -> Self {
-        Self { keypair: Keypair::from_secret(&random()) }
+        Self {
+            keypair: Keypair::from_secret(&random()),
+        }
     }
 
     pub fn id(&self) -> AccountId {
@@ -223,11 +245,23 @@ impl Account {
     }
 
     pub fn token(&self, network: &Network, call: Call<'_>) -> String {
-        call.sign(&self.keypair, network.coordinator(), random(), network.clock.now_ms())
+        call.sign(
+            &self.keypair,
+            network.coordinator(),
+            random(),
+            network.clock.now_ms(),
+        )
     }
 
     pub async fn call(&self, network: &Network, method: &str, path: &str, body: Vec<u8>) -> Reply {
-        let token = self.token(network, Call { method, path, body: &body });
+        let token = self.token(
+            network,
+            Call {
+                method,
+                path,
+                body: &body,
+            },
+        );
         send(network, method, path, body, Some(&token)).await
     }
 
@@ -236,7 +270,8 @@ impl Account {
     }
 
     pub async fn post(&self, network: &Network, path: &str, body: &impl Serialize) -> Reply {
-        self.call(network, "POST", path, serde_json::to_vec(body).unwrap()).await
+        self.call(network, "POST", path, serde_json::to_vec(body).unwrap())
+            .await
     }
 
     pub async fn view(&self, network: &Network) -> AccountView {
@@ -260,12 +295,20 @@ impl Account {
     }
 
     pub async fn close(&self, network: &Network, channel: ChannelId) -> Reply {
-        self.call(network, "POST", &format!("/v1/channels/{channel}/close"), Vec::new()).await
+        self.call(
+            network,
+            "POST",
+            &format!("/v1/channels/{channel}/close"),
+            Vec::new(),
+        )
+        .await
     }
 
     pub async fn settle(&self, network: &Network, vouchers: &[Signed<Voucher>]) -> SettleAnswer {
         let vouchers = vouchers.iter().map(voucher_text).collect();
-        self.post(network, "/v1/settlements", &SettleRequest { vouchers }).await.ok()
+        self.post(network, "/v1/settlements", &SettleRequest { vouchers })
+            .await
+            .ok()
     }
 
     pub async fn receipts(&self, network: &Network, query: &str) -> ReceiptsPage {
@@ -284,7 +327,10 @@ impl Account {
 }
 
 pub async fn send(network: &Network, method: &str, path: &str, body: Vec<u8>, token: Option<&str>) -> Reply {
-    let mut request = network.http.request(method.parse().unwrap(), network.url(path)).body(body);
+    let mut request = network
+        .http
+        .request(method.parse().unwrap(), network.url(path))
+        .body(body);
     if let Some(token) = token {
         request = request.bearer_auth(token);
     }
@@ -292,11 +338,21 @@ pub async fn send(network: &Network, method: &str, path: &str, body: Vec<u8>, to
 }
 
 pub fn channel_request(provider: AccountId, limit: Credits) -> OpenChannelRequest {
-    OpenChannelRequest { channel: ChannelId::from_bytes(random()), provider, limit, life_ms: LIFE_MS }
+    OpenChannelRequest {
+        channel: ChannelId::from_bytes(random()),
+        provider,
+        limit,
+        life_ms: LIFE_MS,
+    }
 }
 
 pub fn grant(account: AccountId, amount: Credits) -> GrantRequest {
-    GrantRequest { grant: GrantId::from_bytes(random()), account, amount, reason: "test".into() }
+    GrantRequest {
+        grant: GrantId::from_bytes(random()),
+        account,
+        amount,
+        reason: "test".into(),
+    }
 }
 
 /// Bytes that no other call of this process gives. Tests need distinct ones, not secret ones.
