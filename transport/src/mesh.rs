@@ -186,6 +186,7 @@ impl Mesh {
             board: RwLock::new(Board::new(config.board_providers_max)),
             board_version: watch::Sender::new(0),
             peers: watch::Sender::new(BTreeSet::new()),
+            listeners: watch::Sender::new(BTreeSet::new()),
             listening: watch::Sender::new(Vec::new()),
         });
         let open_timeout = config.open_timeout;
@@ -278,6 +279,12 @@ impl Mesh {
         self.shared.peers.subscribe()
     }
 
+    /// Follows the connected peers that listen to listings: those to whom [`Mesh::publish_listing`] sends.
+    #[must_use]
+    pub fn listeners(&self) -> watch::Receiver<BTreeSet<AccountId>> {
+        self.shared.listeners.subscribe()
+    }
+
     /// The gossip score of a peer; negative ones have misbehaved. `None` where the peer is unknown.
     pub async fn gossip_score(&self, account: AccountId) -> Option<f64> {
         let peer = peer_of(account).ok()?;
@@ -341,8 +348,8 @@ impl Mesh {
         Err(unreachable("the connection closed".into()))
     }
 
-    /// Leaves the mesh: sends what was just published, closes every connection and ends the task. A panic of the
-    /// task reaches the caller here.
+    /// Leaves the mesh: sends what was just published, closes every connection, ends the task and waits, for a
+    /// second at most, until the ports are free. A panic of the task reaches the caller here.
     pub async fn shutdown(&self) {
         let _ = self.command(Command::Shutdown).await;
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();

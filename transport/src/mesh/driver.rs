@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use gristmill_protocol::identity::Keypair;
+use libp2p::core::transport::ListenerId;
 use libp2p::core::upgrade::Version;
 use libp2p::gossipsub::{self, Event as GossipEvent};
 use libp2p::multiaddr::Protocol;
@@ -14,7 +15,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{self, ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::behaviour::{KADEMLIA_PROTOCOL, MeshBehaviour, MeshBehaviourEvent};
 use super::bootstrap::BootstrapPeers;
@@ -32,8 +33,10 @@ const EXPIRY_TICK: Duration = Duration::from_secs(30);
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a shutdown goes on sending what was just published.
 const FAREWELL: Duration = Duration::from_millis(100);
-/// How long a shutdown waits for connections to close.
+/// How long a shutdown waits for connections to close, and for ports to be free.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a shutdown looks whether ports are free: QUIC drains its connections on tasks of its own.
+const PORT_POLL: Duration = Duration::from_millis(10);
 
 /// What handles ask of the task.
 pub(super) enum Command {
@@ -67,6 +70,7 @@ pub(super) struct Driver {
     bootstrap: BootstrapPeers,
     /// Where the peer of each connection is.
     remotes: HashMap<ConnectionId, Multiaddr>,
+    listeners: Vec<ListenerId>,
     /// The own listing that no peer has heard yet.
     unheard: Option<Vec<u8>>,
 }
@@ -97,6 +101,7 @@ impl Driver {
             started,
             bootstrap,
             remotes,
+            listeners: Vec::new(),
             unheard: None,
         };
         driver.listen(config).await?;
@@ -115,6 +120,7 @@ impl Driver {
                     reason: error.to_string(),
                 })?;
             unbound.insert(listener);
+            self.listeners.push(listener);
         }
         for address in &config.external {
             self.swarm.add_external_address(address.clone());
@@ -162,6 +168,10 @@ impl Driver {
             }
         };
         let _ = timeout(FAREWELL, farewell).await;
+        let listened = self.shared.listening.send_replace(Vec::new());
+        for listener in std::mem::take(&mut self.listeners) {
+            self.swarm.remove_listener(listener);
+        }
         let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
             // An error says that the peer has gone by itself.
@@ -177,7 +187,16 @@ impl Driver {
             tracing::debug!("some connections did not close in time");
         }
         self.shared.peers.send_replace(BTreeSet::new());
-        self.shared.listening.send_replace(Vec::new());
+        self.shared.listeners.send_replace(BTreeSet::new());
+        drop(self.swarm);
+        let freed = async {
+            while listened.iter().any(|address| check_free(address).is_err()) {
+                sleep(PORT_POLL).await;
+            }
+        };
+        if timeout(CLOSE_TIMEOUT, freed).await.is_err() {
+            tracing::debug!("some ports are not free yet");
+        }
     }
 
     fn on_command(&mut self, command: Command) {
@@ -330,8 +349,17 @@ impl Driver {
         }
     }
 
+    fn on_deaf(&self, peer: &PeerId) {
+        if let Ok(account) = account_of(peer) {
+            self.shared
+                .listeners
+                .send_if_modified(|listeners| listeners.remove(&account));
+        }
+    }
+
     fn on_disconnected(&mut self, peer: &PeerId) {
         self.on_bootstrap_lost(peer);
+        self.on_deaf(peer);
         if let Ok(account) = account_of(peer) {
             self.shared.peers.send_if_modified(|peers| peers.remove(&account));
         }
@@ -353,12 +381,18 @@ impl Driver {
                     .gossip
                     .report_message_validation_result(&message_id, &propagation_source, acceptance(&outcome));
             }
-            MeshBehaviourEvent::Gossip(GossipEvent::Subscribed { .. }) => {
+            MeshBehaviourEvent::Gossip(GossipEvent::Subscribed { peer_id, .. }) => {
+                if let Ok(account) = account_of(&peer_id) {
+                    self.shared
+                        .listeners
+                        .send_if_modified(|listeners| listeners.insert(account));
+                }
                 if let Some(sealed) = self.unheard.take() {
                     // Where it fails again, it stays unheard until the next peer comes.
                     let _ = self.send_listing(sealed);
                 }
             }
+            MeshBehaviourEvent::Gossip(GossipEvent::Unsubscribed { peer_id, .. }) => self.on_deaf(&peer_id),
             MeshBehaviourEvent::Identify(identify::Event::Received {
                 peer_id,
                 connection_id,

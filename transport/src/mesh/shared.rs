@@ -14,6 +14,8 @@ pub(super) struct Shared {
     pub(super) board: RwLock<Board>,
     pub(super) board_version: watch::Sender<u64>,
     pub(super) peers: watch::Sender<BTreeSet<AccountId>>,
+    /// The peers that listen to listings.
+    pub(super) listeners: watch::Sender<BTreeSet<AccountId>>,
     pub(super) listening: watch::Sender<Vec<Multiaddr>>,
 }
 

@@ -1,1 +1,410 @@
-//! The HTTP client against a server that checks every token.
+//! The HTTP client against a server that checks every token as a coordinator does.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use gristmill_protocol::coordinator_api::{
+    AccountView, ChannelView, GrantRequest, Jwk, JwkSet, ListingsAnswer, NetworkInfo, OpenChannelAnswer,
+    OpenChannelRequest, ReceiptsPage, SettleAnswer, SettleRequest, SettlementResult, listing_text,
+    voucher_from_text,
+};
+use gristmill_protocol::credits::Credits;
+use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::ids::{ChannelId, GrantId};
+use gristmill_protocol::tokens::Call;
+use gristmill_protocol::voucher::Voucher;
+use gristmill_transport::{CoordinatorCallError, CoordinatorClient};
+use serde::Serialize;
+
+use crate::support::{account, clock, keypair, now_ms, sealed, soon};
+
+const COORDINATOR: u8 = 100;
+const CALLER: u8 = 1;
+const CHANNEL: ChannelId = ChannelId::from_bytes([7; 16]);
+
+/// What the server saw, and what it shall say instead of an answer.
+#[derive(Clone, Default)]
+struct Server {
+    seen: Arc<Mutex<Vec<String>>>,
+    tokens: Arc<Mutex<HashSet<String>>>,
+    instead: Arc<Mutex<Vec<Response>>>,
+}
+
+impl Server {
+    async fn start(&self) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().fallback(handle).with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        address
+    }
+
+    fn seen(&self) -> Vec<String> {
+        std::mem::take(&mut self.seen.lock().unwrap())
+    }
+
+    /// Who calls: the token must be for this very call, and new.
+    fn caller(&self, method: &Method, path: &str, headers: &HeaderMap, body: &[u8]) -> Option<AccountId> {
+        let token = headers
+            .get(header::AUTHORIZATION)?
+            .to_str()
+            .ok()?
+            .strip_prefix("Bearer ")?;
+        let claims = Call {
+            method: method.as_str(),
+            path,
+            body,
+        }
+        .verify(token, &account(COORDINATOR), now_ms())
+        .ok()?;
+        self.tokens
+            .lock()
+            .unwrap()
+            .insert(claims.jti)
+            .then_some(claims.iss)
+    }
+}
+
+async fn handle(
+    State(server): State<Server>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let path = uri.path_and_query().unwrap().as_str().to_owned();
+    server.seen.lock().unwrap().push(format!("{method} {path}"));
+    if let Some(response) = server.instead.lock().unwrap().pop() {
+        return response;
+    }
+    let public = matches!(
+        path.as_str(),
+        "/v1/network" | "/v1/listings" | "/.well-known/jwks.json"
+    );
+    if !public && server.caller(&method, &path, &headers, &body) != Some(account(CALLER)) {
+        return refusal(StatusCode::UNAUTHORIZED, "unauthorized");
+    }
+    answer(&format!("{method} {path}"), &body)
+}
+
+fn answer(call: &str, body: &[u8]) -> Response {
+    let channel_path = format!("GET /v1/channels/{CHANNEL}");
+    let close_path = format!("POST /v1/channels/{CHANNEL}/close");
+    match call {
+        "GET /v1/network" => json(&network()),
+        "GET /v1/listings" => json(&ListingsAnswer {
+            listings: vec![listing_text(&sealed(7, 1))],
+        }),
+        "GET /.well-known/jwks.json" => json(&JwkSet {
+            keys: vec![Jwk::of(&account(COORDINATOR))],
+        }),
+        "POST /v1/accounts" | "GET /v1/account" => json(&balances()),
+        "POST /v1/channels" => {
+            let request: OpenChannelRequest = serde_json::from_slice(body).unwrap();
+            let view = ChannelView {
+                channel: request.channel,
+                limit: request.limit,
+                ..channel()
+            };
+            json(&OpenChannelAnswer {
+                ticket: "a.b.c".into(),
+                channel: view,
+            })
+        }
+        "POST /v1/settlements" => {
+            let request: SettleRequest = serde_json::from_slice(body).unwrap();
+            let settled = |text: &String| {
+                let voucher = voucher_from_text(text).unwrap().verify().unwrap().clone();
+                SettlementResult::Unchanged {
+                    channel: voucher.channel,
+                    settled: voucher.cumulative,
+                }
+            };
+            json(&SettleAnswer {
+                results: request.vouchers.iter().map(settled).collect(),
+            })
+        }
+        "GET /v1/receipts?before=9&limit=2" => json(&ReceiptsPage {
+            receipts: vec!["a.b.c".into()],
+            next: Some(8),
+        }),
+        "GET /v1/receipts?limit=10" => json(&ReceiptsPage {
+            receipts: vec![],
+            next: None,
+        }),
+        "POST /v1/grants" => json(&balances()),
+        other if other == channel_path || other == close_path => json(&channel()),
+        _ => refusal(StatusCode::NOT_FOUND, "not_found"),
+    }
+}
+
+fn json(value: &impl Serialize) -> Response {
+    axum::Json(serde_json::to_value(value).unwrap()).into_response()
+}
+
+fn refusal(status: StatusCode, code: &str) -> Response {
+    let body = serde_json::json!({"error": {"code": code, "message": format!("because of {code}")}});
+    (status, axum::Json(body)).into_response()
+}
+
+fn network() -> NetworkInfo {
+    NetworkInfo {
+        name: "test".into(),
+        coordinator: account(COORDINATOR),
+        version: "0.1.0".into(),
+        bootstrap: vec![],
+        fee_basis_points: 250,
+        starter_grant: Credits::micro(0),
+        channel_limit_max: Credits::micro(1_000_000),
+        channel_life_max_ms: 600_000,
+    }
+}
+
+fn balances() -> AccountView {
+    AccountView {
+        account: account(CALLER),
+        available: Credits::micro(10),
+        held: Credits::micro(0),
+        starter_granted: false,
+    }
+}
+
+fn channel() -> ChannelView {
+    ChannelView {
+        channel: CHANNEL,
+        consumer: account(CALLER),
+        provider: account(2),
+        limit: Credits::micro(5),
+        settled: Credits::micro(0),
+        fee_basis_points: 250,
+        redeem_by_ms: now_ms() + 1000,
+        open: true,
+    }
+}
+
+fn client_at(address: SocketAddr, coordinator: Option<AccountId>) -> CoordinatorClient {
+    CoordinatorClient::new(
+        &format!("http://{address}"),
+        coordinator,
+        keypair(CALLER),
+        clock(),
+    )
+    .unwrap()
+}
+
+async fn serve() -> (Server, CoordinatorClient) {
+    let server = Server::default();
+    let client = client_at(server.start().await, None);
+    (server, client)
+}
+
+#[tokio::test]
+async fn every_call_arrives_signed_and_its_answer_comes_back() {
+    let (server, client) = serve().await;
+    assert_eq!(client.network().await.unwrap(), network());
+    assert_eq!(client.listings().await.unwrap().len(), 1);
+    assert_eq!(
+        client.jwks().await.unwrap().keys,
+        [Jwk::of(&account(COORDINATOR))]
+    );
+    assert_eq!(client.open_account().await.unwrap(), balances());
+    assert_eq!(client.account_view().await.unwrap(), balances());
+    let request = OpenChannelRequest {
+        channel: ChannelId::from_bytes([3; 16]),
+        provider: account(2),
+        limit: Credits::micro(77),
+        life_ms: 1000,
+    };
+    assert_eq!(
+        client.open_channel(&request).await.unwrap().channel.limit,
+        Credits::micro(77)
+    );
+    assert_eq!(client.channel(CHANNEL).await.unwrap().channel, CHANNEL);
+    assert_eq!(client.close_channel(CHANNEL).await.unwrap().channel, CHANNEL);
+    let voucher = |amount| {
+        keypair(CALLER).sign(Voucher {
+            channel: CHANNEL,
+            cumulative: Credits::micro(amount),
+            request_id: "r".parse().unwrap(),
+            transcript: [0; 32],
+        })
+    };
+    let vouchers: Vec<_> = (0..1000).map(voucher).collect();
+    let settled = client.settle(&vouchers).await.unwrap();
+    let last = SettlementResult::Unchanged {
+        channel: CHANNEL,
+        settled: Credits::micro(999),
+    };
+    assert_eq!(settled.results.last(), Some(&last));
+    assert_eq!(client.receipts(Some(9), 2).await.unwrap().next, Some(8));
+    assert_eq!(
+        client.receipts(None, 10).await.unwrap().receipts,
+        Vec::<String>::new()
+    );
+    let grant = GrantRequest {
+        grant: GrantId::from_bytes([1; 16]),
+        account: account(CALLER),
+        amount: Credits::micro(1),
+        reason: "test".into(),
+    };
+    assert_eq!(client.grant(&grant).await.unwrap(), balances());
+    assert_eq!(
+        server.seen().len(),
+        12,
+        "each call once, and the coordinator's account is asked once"
+    );
+}
+
+#[tokio::test]
+async fn refusals_keep_status_code_and_message_and_are_not_repeated() {
+    let (server, client) = serve().await;
+    client.network().await.unwrap();
+    server.seen();
+    for (status, code) in [
+        (402, "insufficient_credits"),
+        (409, "conflict"),
+        (429, "rate_limited"),
+        (500, "internal"),
+    ] {
+        server
+            .instead
+            .lock()
+            .unwrap()
+            .push(refusal(StatusCode::from_u16(status).unwrap(), code));
+        let error = client.open_account().await.unwrap_err();
+        let message = format!("because of {code}");
+        assert_eq!(
+            error,
+            CoordinatorCallError::Refused {
+                status,
+                code: code.into(),
+                message
+            }
+        );
+        assert_eq!(error.code(), Some(code));
+        assert_eq!(server.seen().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_coordinator_that_is_busy_is_asked_again_with_fresh_tokens() {
+    let (server, client) = serve().await;
+    client.network().await.unwrap();
+    server.seen();
+    let busy = || refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    server.instead.lock().unwrap().extend([busy(), busy(), busy()]);
+    assert_eq!(soon(client.account_view()).await.unwrap(), balances());
+    assert_eq!(server.seen().len(), 4);
+    server
+        .instead
+        .lock()
+        .unwrap()
+        .extend([busy(), busy(), busy(), busy()]);
+    let error = soon(client.account_view()).await.unwrap_err();
+    assert!(
+        matches!(error, CoordinatorCallError::Refused { status: 503, .. }),
+        "{error}"
+    );
+    assert_eq!(server.seen().len(), 4);
+}
+
+#[tokio::test]
+async fn a_coordinator_that_starts_late_is_found() {
+    let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = reserved.local_addr().unwrap();
+    drop(reserved);
+    let client = client_at(address, None);
+    let error = soon(client.network()).await.unwrap_err();
+    assert!(
+        matches!(&error, CoordinatorCallError::Unreachable { url, .. } if url.contains(&address.to_string()))
+    );
+    let asking = tokio::spawn(async move { client.network().await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    let router = Router::new().fallback(handle).with_state(Server::default());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    assert_eq!(soon(asking).await.unwrap().unwrap(), network());
+}
+
+#[tokio::test]
+async fn another_coordinator_than_the_configured_one_is_refused() {
+    let server = Server::default();
+    let address = server.start().await;
+    let client = client_at(address, Some(account(99)));
+    let error = client.network().await.unwrap_err();
+    let (expected, actual) = (account(99), account(COORDINATOR));
+    assert!(
+        matches!(error, CoordinatorCallError::WrongCoordinator { expected: e, actual: a, .. } if (e, a) == (expected, actual))
+    );
+    // One that changes its account later is refused as well.
+    let client = client_at(address, None);
+    client.network().await.unwrap();
+    let changed = NetworkInfo {
+        coordinator: account(99),
+        ..network()
+    };
+    server.instead.lock().unwrap().push(json(&changed));
+    assert!(matches!(
+        client.network().await,
+        Err(CoordinatorCallError::WrongCoordinator { .. })
+    ));
+}
+
+#[tokio::test]
+async fn answers_that_are_none_are_typed_errors() {
+    let (server, client) = serve().await;
+    client.network().await.unwrap();
+    let html = || (StatusCode::OK, "<html>").into_response();
+    let elsewhere = (StatusCode::FOUND, [(header::LOCATION, "http://127.0.0.1:1/")]).into_response();
+    let endless = (StatusCode::OK, vec![b' '; (4 << 20) + 1]).into_response();
+    let plain_error = (StatusCode::BAD_GATEWAY, "proxy says no").into_response();
+    for response in [html(), elsewhere, endless, plain_error] {
+        server.instead.lock().unwrap().push(response);
+        let error = client.account_view().await.unwrap_err();
+        assert!(
+            matches!(error, CoordinatorCallError::InvalidAnswer { .. }),
+            "{error}"
+        );
+    }
+    // Just as many bytes as may come.
+    let mut full = serde_json::to_vec(&balances()).unwrap();
+    full.resize(4 << 20, b' ');
+    server
+        .instead
+        .lock()
+        .unwrap()
+        .push((StatusCode::OK, full).into_response());
+    assert_eq!(client.account_view().await.unwrap(), balances());
+}
+
+#[test]
+fn only_bare_http_addresses_are_coordinators() {
+    let new = |url: &str| CoordinatorClient::new(url, None, keypair(1), clock()).map(|_| ());
+    for url in [
+        "http://127.0.0.1:7400",
+        "http://127.0.0.1:7400/",
+        "https://coordinator.example",
+        "http://[::1]:7400",
+    ] {
+        new(url).unwrap();
+    }
+    for url in [
+        "",
+        "127.0.0.1:7400",
+        "ftp://x",
+        "http://x/path",
+        "http://x/?q",
+        "http://user:pw@x",
+        "file:///etc",
+    ] {
+        let error = new(url).unwrap_err();
+        assert!(error.to_string().contains("http://127.0.0.1:7400"), "{error}");
+    }
+}

@@ -6,7 +6,7 @@ use gristmill_transport::{Mesh, MeshConfig, PublishError, Published};
 
 use crate::hostile::HostilePeer;
 use crate::support::{
-    account, connected, forged, hears, keypair, knowing, listing, now_ms, quic_only, sealed, sequence_on,
+    account, forged, heard_by, hears, keypair, knowing, listing, now_ms, quic_only, sealed, sequence_on,
     soon, start, tcp_only, until,
 };
 
@@ -16,8 +16,8 @@ async fn row() -> [Mesh; 3] {
     let (left, _) = start(1, knowing(middle.bootstrap_addresses())).await;
     let (right, _) = start(3, knowing(middle.bootstrap_addresses())).await;
     for outer in [&left, &right] {
-        connected(outer, account(2)).await;
-        connected(&middle, outer.account()).await;
+        heard_by(outer, account(2)).await;
+        heard_by(&middle, outer.account()).await;
     }
     [left, middle, right]
 }
@@ -99,9 +99,9 @@ async fn listings_of_a_directory_are_verified_and_posted() {
 async fn row_with_hostile_end() -> (HostilePeer, Mesh, Mesh) {
     let (middle, _) = start(2, quic_only()).await;
     let (right, _) = start(3, knowing(middle.bootstrap_addresses())).await;
-    connected(&middle, account(3)).await;
+    heard_by(&middle, account(3)).await;
     let hostile = soon(HostilePeer::join(66, middle.bootstrap_addresses()[0].clone())).await;
-    connected(&middle, account(66)).await;
+    heard_by(&middle, account(66)).await;
     (hostile, middle, right)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gristmill_transport::mesh::{Multiaddr, listen_addresses};
+use gristmill_transport::mesh::Multiaddr;
 use gristmill_transport::{Mesh, MeshConfig, MeshError, OpenJobError, PublishError};
 
 use crate::support::{
@@ -33,25 +33,27 @@ async fn start_error(config: MeshConfig) -> MeshError {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_in_use_is_a_typed_error_that_names_it() {
     let (mesh, _) = start(1, MeshConfig::default()).await;
-    for taken in mesh.listen_addresses() {
+    let taken = mesh.listen_addresses();
+    for address in &taken {
         let config = MeshConfig {
-            listen: vec![taken.clone()],
+            listen: vec![address.clone()],
             ..MeshConfig::default()
         };
         let error = start_error(config).await;
         assert!(
-            matches!(&error, MeshError::AddressInUse { address } if *address == taken),
+            matches!(&error, MeshError::AddressInUse { address: named } if named == address),
             "{error}"
         );
-        assert!(error.to_string().contains(&taken.to_string()), "{error}");
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
     }
+    // After a shutdown, also one that closes connections, the ports are free again.
+    let (neighbour, _) = start(2, knowing(mesh.bootstrap_addresses())).await;
+    connected(&neighbour, account(1)).await;
     mesh.shutdown().await;
-    // After a shutdown the ports are free again.
-    let listen = listen_addresses([127, 0, 0, 1].into(), 0);
     start(
         1,
         MeshConfig {
-            listen,
+            listen: taken,
             ..MeshConfig::default()
         },
     )
@@ -97,11 +99,7 @@ async fn a_bootstrap_peer_that_comes_late_or_comes_back_is_found() {
         listen: vec![address],
         ..MeshConfig::default()
     };
-    let early_config = MeshConfig {
-        dial_timeout: Duration::from_secs(1),
-        ..knowing(vec![bootstrap])
-    };
-    let (early, _) = start(1, early_config).await;
+    let (early, _) = start(1, knowing(vec![bootstrap])).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(early.connected_peers().is_empty());
     let (late, _) = start(2, fixed.clone()).await;

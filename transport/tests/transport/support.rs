@@ -85,6 +85,13 @@ pub(crate) async fn connected(mesh: &Mesh, peer: AccountId) {
         .unwrap();
 }
 
+/// Waits until a peer listens to this one's listings.
+pub(crate) async fn heard_by(mesh: &Mesh, peer: AccountId) {
+    soon(mesh.listeners().wait_for(|peers| peers.contains(&peer)))
+        .await
+        .unwrap();
+}
+
 /// Two connected ends of a job stream, with the meshes that carry it.
 pub(crate) struct JobPair {
     pub(crate) consumer: ConsumerJobStream,
