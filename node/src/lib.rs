@@ -9,4 +9,6 @@
     )
 )]
 
+pub mod core;
 pub mod engine;
+pub mod settings;

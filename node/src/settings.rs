@@ -1,0 +1,671 @@
+//! What an owner can set, where it comes from, and what it is otherwise.
+//!
+//! A flag wins over its `GRISTMILL_NODE_…` variable, which wins over the `[node]` section of the configuration
+//! file, which wins over the default.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use gristmill_protocol::credits::Credits;
+use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::listing::{ADDRESSES_MAX, MODEL_NAME_MAX_BYTES, OFFERS_MAX, SHORT_TEXT_MAX_BYTES};
+use gristmill_protocol::usage::Price;
+use gristmill_transport::mesh::{DEFAULT_MESH_PORT, Multiaddr, listen_addresses};
+use reqwest::Url;
+use thiserror::Error;
+
+use crate::engine::model_files::ModelSource;
+
+mod arguments;
+mod file;
+
+pub use arguments::{ModelArgument, PriceArgument, ServeArguments};
+pub use file::{AmountSetting, FileSection, ModelEntry, PriceSetting};
+
+/// Where the coordinator is unless configured otherwise.
+pub const COORDINATOR_URL: &str = "http://127.0.0.1:7400";
+/// Port of the node's local API unless configured otherwise.
+pub const LOCAL_API_PORT: u16 = 7430;
+/// How many jobs run at once unless configured otherwise.
+pub const SLOTS: u16 = 4;
+/// How many jobs wait for a slot unless configured otherwise.
+pub const QUEUE_LENGTH: u16 = 16;
+/// The most jobs that can be made to run at once, or to wait.
+pub const SLOTS_MAX: u16 = 1_024;
+/// The price per million input tokens unless configured otherwise: 0.1 credits.
+pub const PRICE_INPUT: Credits = Credits::micro(100_000);
+/// The price per million output tokens unless configured otherwise: 0.4 credits.
+pub const PRICE_OUTPUT: Credits = Credits::micro(400_000);
+/// Unpaid work extended to each channel unless configured otherwise: 0.2 credits.
+pub const CREDIT_WINDOW: Credits = Credits::micro(200_000);
+/// The smallest credit window: below it, hardly a prompt could be read without a voucher.
+pub const CREDIT_WINDOW_MIN: Credits = Credits::micro(1_000);
+/// Seconds between redemptions unless configured otherwise.
+pub const REDEEM_INTERVAL_SECONDS: u64 = 30;
+/// The longest time between redemptions that can be set, in seconds: one hour.
+pub const REDEEM_INTERVAL_MAX_SECONDS: u64 = 60 * 60;
+/// How long a stopping node lets running jobs finish unless configured otherwise, in seconds.
+pub const DRAIN_SECONDS: u64 = 20;
+/// The longest drain that can be set, in seconds.
+pub const DRAIN_MAX_SECONDS: u64 = 60 * 60;
+
+/// Where job streams are accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MeshListen {
+    /// The default port on loopback, or any free one where another program has it.
+    Default,
+    /// Exactly here; a port in use is an error.
+    At(Vec<Multiaddr>),
+}
+
+impl MeshListen {
+    /// The addresses to try first.
+    #[must_use]
+    pub fn preferred(&self) -> Vec<Multiaddr> {
+        match self {
+            Self::Default => listen_addresses(Ipv4Addr::LOCALHOST.into(), DEFAULT_MESH_PORT),
+            Self::At(addresses) => addresses.clone(),
+        }
+    }
+}
+
+/// Where the owner's own API listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalApi {
+    /// The default port on loopback, or any free one where another program has it.
+    Default,
+    /// Exactly here; a port in use is an error.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+/// Which upstream servers a node uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstreams {
+    /// Whether to look for Ollama, vLLM, llama.cpp and LM Studio at their usual ports on loopback.
+    pub discover: bool,
+    /// Servers that the owner named.
+    pub urls: Vec<Url>,
+    /// Hosts beyond loopback that an upstream may be on.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// A model for the built-in engines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelSetting {
+    /// Where it comes from.
+    pub source: ModelChoice,
+    /// The name on offer; where there is none, the model's own.
+    pub name: Option<String>,
+    /// Its price; where there is none, as [`Prices`] says.
+    pub price: Option<Price>,
+}
+
+/// Where a built-in model comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelChoice {
+    /// The guide model that is part of the program.
+    Guide,
+    /// Files on disk or on the Hugging Face hub.
+    Files(ModelSource),
+}
+
+/// What models cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prices {
+    /// Of a model without a price of its own.
+    pub default: Price,
+    /// Of models by the names on offer.
+    pub by_model: BTreeMap<String, Price>,
+}
+
+impl Prices {
+    /// The price of a model.
+    #[must_use]
+    pub fn of(&self, model: &str) -> &Price {
+        self.by_model.get(model).unwrap_or(&self.default)
+    }
+}
+
+/// Everything a node needs to know before it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the coordinator's HTTP API is.
+    pub coordinator: String,
+    /// The coordinator's account, where the owner insists on one.
+    pub coordinator_account: Option<AccountId>,
+    /// Where job streams are accepted.
+    pub mesh_listen: MeshListen,
+    /// Addresses at which others reach the node; where there are none, those it listens on.
+    pub public_addresses: Vec<Multiaddr>,
+    /// Upstream servers.
+    pub upstreams: Upstreams,
+    /// Models for the built-in engines. `None`: the guide model as long as nothing else is on offer.
+    pub models: Option<Vec<ModelSetting>>,
+    /// What models cost.
+    pub prices: Prices,
+    /// How many jobs run at once.
+    pub slots: u16,
+    /// How many jobs wait for a slot at most.
+    pub queue_length: u16,
+    /// Most unpaid work on each channel.
+    pub credit_window: Credits,
+    /// How long vouchers may wait before they are handed in.
+    pub redeem_interval: Duration,
+    /// Where the node says it is; empty: it does not say.
+    pub region: String,
+    /// Where the owner's own API listens.
+    pub local_api: LocalApi,
+    /// Whether to announce the node on the local network and look for peers there.
+    pub mdns: bool,
+    /// How long a stopping node lets running jobs finish.
+    pub drain: Duration,
+}
+
+/// A setting that makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SettingsError {
+    /// Not a multiaddress.
+    #[error("{setting}: '{text}' is no multiaddress; they look like /ip4/127.0.0.1/udp/7410/quic-v1")]
+    Multiaddress {
+        /// Which setting.
+        setting: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// Not an upstream.
+    #[error(
+        "upstreams: '{text}' is neither 'auto' nor 'none' nor the address of a server; they look like \
+         http://127.0.0.1:11434"
+    )]
+    Upstream {
+        /// What it says.
+        text: String,
+    },
+    /// `none` beside other upstreams.
+    #[error("upstreams: 'none' stands beside others; leave one of them out")]
+    NoneBesideOthers,
+    /// Not an address of the local API.
+    #[error("local_api: '{text}' is neither 'none' nor an address; they look like 127.0.0.1:7430")]
+    LocalApi {
+        /// What it says.
+        text: String,
+    },
+    /// The local API would be open to other machines.
+    #[error(
+        "local_api: {0} can be reached from other machines; the local API has no keys, so choose a loopback \
+         address such as 127.0.0.1:7430"
+    )]
+    LocalApiNotLoopback(SocketAddr),
+    /// A number is out of bounds.
+    #[error("{setting} is {actual}; it must be {least} to {most}")]
+    OutOfBounds {
+        /// Which setting.
+        setting: &'static str,
+        /// What it says.
+        actual: u64,
+        /// The least it may be.
+        least: u64,
+        /// The most it may be.
+        most: u64,
+    },
+    /// The credit window is too small to serve anybody.
+    #[error(
+        "credit_window is {0} credits; it must be at least {CREDIT_WINDOW_MIN}, or no prompt can be read"
+    )]
+    CreditWindow(Credits),
+    /// A text is too long or has control characters.
+    #[error("{setting}: '{text}' must have at most {most_bytes} bytes and no control characters")]
+    Text {
+        /// Which setting.
+        setting: &'static str,
+        /// What it says.
+        text: String,
+        /// Most bytes.
+        most_bytes: usize,
+    },
+    /// More items than a listing holds.
+    #[error("{setting} has {actual} items; at most {most} fit in a listing")]
+    TooMany {
+        /// Which setting.
+        setting: &'static str,
+        /// How many.
+        actual: usize,
+        /// How many at most.
+        most: usize,
+    },
+    /// No address to listen on.
+    #[error("mesh_listen is empty; name at least one multiaddress such as /ip4/127.0.0.1/udp/7410/quic-v1")]
+    MeshListen,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            coordinator: COORDINATOR_URL.to_owned(),
+            coordinator_account: None,
+            mesh_listen: MeshListen::Default,
+            public_addresses: Vec::new(),
+            upstreams: Upstreams {
+                discover: true,
+                urls: Vec::new(),
+                allowed_hosts: Vec::new(),
+            },
+            models: None,
+            prices: Prices {
+                default: Price::per_million_tokens(PRICE_INPUT, PRICE_OUTPUT),
+                by_model: BTreeMap::new(),
+            },
+            slots: SLOTS,
+            queue_length: QUEUE_LENGTH,
+            credit_window: CREDIT_WINDOW,
+            redeem_interval: Duration::from_secs(REDEEM_INTERVAL_SECONDS),
+            region: String::new(),
+            local_api: LocalApi::Default,
+            mdns: false,
+            drain: Duration::from_secs(DRAIN_SECONDS),
+        }
+    }
+}
+
+impl Settings {
+    /// Puts flags, variables, file and defaults together. (clap has merged flags and variables already.)
+    ///
+    /// # Errors
+    /// [`SettingsError`] naming the setting that makes no sense.
+    pub fn resolve(arguments: ServeArguments, file: FileSection) -> Result<Self, SettingsError> {
+        let default = Self::default();
+        let upstreams = arguments.upstreams.or(file.upstreams);
+        let allowed_hosts = arguments
+            .allowed_upstream_hosts
+            .or(file.allowed_upstream_hosts)
+            .unwrap_or_default();
+        let listen = arguments.mesh_listen.or(file.mesh_listen);
+        let public = arguments
+            .public_addresses
+            .or(file.public_addresses)
+            .unwrap_or_default();
+        let local_api = arguments.local_api.or(file.local_api);
+        let price = file.price.unwrap_or_default();
+        let default_price = Price::per_million_tokens(
+            arguments
+                .price_input
+                .or(price.input.map(|amount| amount.0))
+                .unwrap_or(PRICE_INPUT),
+            arguments
+                .price_output
+                .or(price.output.map(|amount| amount.0))
+                .unwrap_or(PRICE_OUTPUT),
+        );
+        let models = match (arguments.models, file.models) {
+            (Some(models), _) => Some(models.into_iter().map(ModelSetting::from).collect()),
+            (None, Some(entries)) => Some(
+                entries
+                    .into_iter()
+                    .map(|entry| entry.into_setting(&default_price))
+                    .collect(),
+            ),
+            (None, None) => None,
+        };
+        let mut by_model: BTreeMap<String, Price> = file
+            .prices
+            .into_iter()
+            .map(|(model, price)| (model, price.or_default(&default_price)))
+            .collect();
+        by_model.extend(
+            arguments
+                .prices
+                .into_iter()
+                .flatten()
+                .map(|price| (price.model, price.price)),
+        );
+        let seconds = |seconds: Option<u64>, default| seconds.map_or(default, Duration::from_secs);
+        let settings = Self {
+            coordinator: arguments
+                .coordinator
+                .or(file.coordinator)
+                .unwrap_or(default.coordinator),
+            coordinator_account: arguments.coordinator_account.or(file.coordinator_account),
+            mesh_listen: match listen {
+                Some(texts) => MeshListen::At(multiaddresses("mesh_listen", texts)?),
+                None => MeshListen::Default,
+            },
+            public_addresses: multiaddresses("public_addresses", public)?,
+            upstreams: parse_upstreams(upstreams, allowed_hosts)?,
+            models,
+            prices: Prices {
+                default: default_price,
+                by_model,
+            },
+            slots: arguments.slots.or(file.slots).unwrap_or(default.slots),
+            queue_length: arguments
+                .queue_length
+                .or(file.queue_length)
+                .unwrap_or(default.queue_length),
+            credit_window: arguments
+                .credit_window
+                .or(file.credit_window.map(|amount| amount.0))
+                .unwrap_or(default.credit_window),
+            redeem_interval: seconds(
+                arguments.redeem_interval_seconds.or(file.redeem_interval_seconds),
+                default.redeem_interval,
+            ),
+            region: arguments.region.or(file.region).unwrap_or(default.region),
+            local_api: local_api.map_or(Ok(LocalApi::Default), |text| parse_local_api(&text))?,
+            mdns: arguments.mdns.or(file.mdns).unwrap_or(default.mdns),
+            drain: seconds(arguments.drain_seconds.or(file.drain_seconds), default.drain),
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Checks what [`Settings::resolve`] checks, for settings that a program made itself.
+    ///
+    /// # Errors
+    /// [`SettingsError`] naming the setting that makes no sense.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let bound = |setting, actual: u64, least: u64, most: u64| {
+            if (least..=most).contains(&actual) {
+                Ok(())
+            } else {
+                Err(SettingsError::OutOfBounds {
+                    setting,
+                    actual,
+                    least,
+                    most,
+                })
+            }
+        };
+        bound("slots", self.slots.into(), 1, SLOTS_MAX.into())?;
+        bound("queue_length", self.queue_length.into(), 0, SLOTS_MAX.into())?;
+        let part_of_a_second = u64::from(self.redeem_interval.subsec_nanos() > 0);
+        let redeem_seconds = self.redeem_interval.as_secs().saturating_add(part_of_a_second);
+        bound(
+            "redeem_interval_seconds",
+            redeem_seconds,
+            1,
+            REDEEM_INTERVAL_MAX_SECONDS,
+        )?;
+        bound("drain_seconds", self.drain.as_secs(), 0, DRAIN_MAX_SECONDS)?;
+        if self.credit_window < CREDIT_WINDOW_MIN {
+            return Err(SettingsError::CreditWindow(self.credit_window));
+        }
+        if matches!(&self.mesh_listen, MeshListen::At(addresses) if addresses.is_empty()) {
+            return Err(SettingsError::MeshListen);
+        }
+        if let LocalApi::At(address) = self.local_api
+            && !address.ip().is_loopback()
+        {
+            return Err(SettingsError::LocalApiNotLoopback(address));
+        }
+        self.check_what_is_listed()
+    }
+
+    /// Everything that ends up in a listing must fit there.
+    fn check_what_is_listed(&self) -> Result<(), SettingsError> {
+        let many = |setting, actual, most| {
+            if actual > most {
+                Err(SettingsError::TooMany {
+                    setting,
+                    actual,
+                    most,
+                })
+            } else {
+                Ok(())
+            }
+        };
+        many("public_addresses", self.public_addresses.len(), ADDRESSES_MAX)?;
+        many("models", self.models.as_ref().map_or(0, Vec::len), OFFERS_MAX)?;
+        let text = |setting, text: &str, most_bytes| {
+            if text.len() > most_bytes || text.chars().any(char::is_control) {
+                let text = text.chars().take(64).collect();
+                return Err(SettingsError::Text {
+                    setting,
+                    text,
+                    most_bytes,
+                });
+            }
+            Ok(())
+        };
+        text("region", &self.region, SHORT_TEXT_MAX_BYTES)?;
+        for model in self.models.iter().flatten() {
+            text(
+                "name of a model",
+                model.name.as_deref().unwrap_or_default(),
+                MODEL_NAME_MAX_BYTES,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn multiaddresses(setting: &'static str, texts: Vec<String>) -> Result<Vec<Multiaddr>, SettingsError> {
+    let parse = |text: String| {
+        text.parse()
+            .map_err(|_| SettingsError::Multiaddress { setting, text })
+    };
+    texts.into_iter().map(parse).collect()
+}
+
+fn parse_upstreams(
+    texts: Option<Vec<String>>,
+    allowed_hosts: Vec<String>,
+) -> Result<Upstreams, SettingsError> {
+    let Some(texts) = texts else {
+        return Ok(Upstreams {
+            discover: true,
+            urls: Vec::new(),
+            allowed_hosts,
+        });
+    };
+    let mut upstreams = Upstreams {
+        discover: false,
+        urls: Vec::new(),
+        allowed_hosts,
+    };
+    for text in &texts {
+        match text.as_str() {
+            "auto" => upstreams.discover = true,
+            "none" if texts.len() == 1 => {}
+            "none" => return Err(SettingsError::NoneBesideOthers),
+            _ => upstreams.urls.push(parse_upstream(text)?),
+        }
+    }
+    Ok(upstreams)
+}
+
+/// An upstream is `http` or `https`, a host, a port, and perhaps a path before `/v1`.
+fn parse_upstream(text: &str) -> Result<Url, SettingsError> {
+    let wrong = || SettingsError::Upstream {
+        text: text.to_owned(),
+    };
+    let url = Url::parse(text).map_err(|_| wrong())?;
+    let plain = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() || !plain {
+        return Err(wrong());
+    }
+    Ok(url)
+}
+
+fn parse_local_api(text: &str) -> Result<LocalApi, SettingsError> {
+    match text {
+        "none" => Ok(LocalApi::Off),
+        _ => {
+            let parsed = text.parse().map_err(|_| SettingsError::LocalApi {
+                text: text.to_owned(),
+            })?;
+            Ok(LocalApi::At(parsed))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        arguments: ServeArguments,
+    }
+
+    fn arguments(flags: &[&str]) -> ServeArguments {
+        Program::parse_from(std::iter::once(&"serve").chain(flags)).arguments
+    }
+
+    fn file(text: &str) -> FileSection {
+        toml::from_str(text).unwrap()
+    }
+
+    fn resolve(flags: &[&str], text: &str) -> Result<Settings, SettingsError> {
+        Settings::resolve(arguments(flags), file(text))
+    }
+
+    #[test]
+    fn nothing_set_gives_the_defaults() {
+        assert_eq!(resolve(&[], "").unwrap(), Settings::default());
+        assert_eq!(Settings::default().check(), Ok(()));
+        let listen = Settings::default().mesh_listen.preferred();
+        let texts: Vec<_> = listen.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            ["/ip4/127.0.0.1/udp/7410/quic-v1", "/ip4/127.0.0.1/tcp/7410"]
+        );
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let text = "slots = 1\nregion = \"CH\"\nprice = { input = 1, output = \"2.5\" }\nmdns = true";
+        let settings = resolve(&["--slots", "2", "--price-input", "0.3", "--mdns", "false"], text).unwrap();
+        assert_eq!(
+            (settings.slots, settings.region.as_str(), settings.mdns),
+            (2, "CH", false)
+        );
+        let expected = Price::per_million_tokens(Credits::micro(300_000), Credits::micro(2_500_000));
+        assert_eq!(settings.prices.default, expected);
+    }
+
+    #[test]
+    fn prices_of_models_fall_back_to_the_default_part_by_part() {
+        let text =
+            "price = { output = 2 }\n[prices]\n\"llama:8b\" = { input = \"0.05\" }\nqwen = { output = 9 }";
+        let settings = resolve(&["--price", "qwen=1/3"], text).unwrap();
+        let price = |input, output| Price::per_million_tokens(Credits::micro(input), Credits::micro(output));
+        assert_eq!(*settings.prices.of("llama:8b"), price(50_000, 2_000_000));
+        assert_eq!(*settings.prices.of("qwen"), price(1_000_000, 3_000_000));
+        assert_eq!(*settings.prices.of("other"), price(100_000, 2_000_000));
+    }
+
+    #[test]
+    fn models_are_read_from_texts_and_tables() {
+        let text =
+            "models = [\"guide\", { source = \"org/name:q4.gguf\", name = \"mine\", price = { input = 1 } }]";
+        let models = resolve(&[], text).unwrap().models.unwrap();
+        assert_eq!(
+            models[0],
+            ModelSetting {
+                source: ModelChoice::Guide,
+                name: None,
+                price: None
+            }
+        );
+        assert_eq!(models[1].name.as_deref(), Some("mine"));
+        let expected = Price::per_million_tokens(Credits::micro(1_000_000), PRICE_OUTPUT);
+        assert_eq!(models[1].price, Some(expected));
+        let models = resolve(&["--model", "mine=org/name", "--model", "guide"], text)
+            .unwrap()
+            .models
+            .unwrap();
+        assert_eq!(models.len(), 2);
+        let hub = ModelSource::Hub {
+            repository: "org/name".into(),
+            file: None,
+        };
+        assert_eq!(
+            (&models[0].source, models[0].name.as_deref()),
+            (&ModelChoice::Files(hub), Some("mine"))
+        );
+        assert_eq!(resolve(&[], "models = []").unwrap().models, Some(vec![]));
+    }
+
+    #[test]
+    fn upstreams_are_auto_none_or_addresses() {
+        let upstreams = |text: &str| resolve(&[], text).map(|settings| settings.upstreams);
+        let auto = upstreams("upstreams = [\"auto\", \"http://127.0.0.1:9000/api\"]").unwrap();
+        assert!(auto.discover);
+        assert_eq!(auto.urls[0].as_str(), "http://127.0.0.1:9000/api");
+        assert!(!upstreams("upstreams = [\"none\"]").unwrap().discover);
+        assert!(!upstreams("upstreams = []").unwrap().discover);
+        assert_eq!(
+            upstreams("upstreams = [\"none\", \"auto\"]"),
+            Err(SettingsError::NoneBesideOthers)
+        );
+        for text in [
+            "ftp://127.0.0.1",
+            "127.0.0.1:11434",
+            "http://user:pw@127.0.0.1",
+            "http://127.0.0.1/?q",
+        ] {
+            let wrong = upstreams(&format!("upstreams = [\"{text}\"]"));
+            assert_eq!(wrong, Err(SettingsError::Upstream { text: text.into() }));
+        }
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_named() {
+        let error = |text: &str| resolve(&[], text).unwrap_err();
+        let bounds = |text: &str| match error(text) {
+            SettingsError::OutOfBounds { setting, .. } => setting,
+            other => panic!("{other}"),
+        };
+        assert_eq!(bounds("slots = 0"), "slots");
+        assert_eq!(bounds("slots = 1025"), "slots");
+        assert!(resolve(&[], "slots = 1024\nqueue_length = 0").is_ok());
+        assert_eq!(bounds("redeem_interval_seconds = 0"), "redeem_interval_seconds");
+        assert_eq!(bounds("drain_seconds = 3601"), "drain_seconds");
+        assert!(matches!(
+            error("credit_window = \"0.000999\""),
+            SettingsError::CreditWindow(_)
+        ));
+        assert_eq!(error("mesh_listen = []"), SettingsError::MeshListen);
+        assert!(matches!(
+            error("mesh_listen = [\"x\"]"),
+            SettingsError::Multiaddress { .. }
+        ));
+        assert!(matches!(
+            error("local_api = \"0.0.0.0:7430\""),
+            SettingsError::LocalApiNotLoopback(_)
+        ));
+        assert!(matches!(
+            error("local_api = \"x\""),
+            SettingsError::LocalApi { .. }
+        ));
+        assert_eq!(
+            resolve(&[], "local_api = \"none\"").unwrap().local_api,
+            LocalApi::Off
+        );
+        assert!(matches!(
+            error(&format!("region = \"{}\"", "x".repeat(257))),
+            SettingsError::Text { .. }
+        ));
+        assert!(matches!(error("region = \"a\\nb\""), SettingsError::Text { .. }));
+    }
+
+    #[test]
+    fn unknown_keys_name_their_line() {
+        let error = toml::from_str::<FileSection>("slots = 1\nslot = 1")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("line 2") && error.contains("slot"), "{error}");
+        let error = toml::from_str::<FileSection>("price = { inptu = 1 }")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("inptu"), "{error}");
+    }
+}

@@ -1,0 +1,203 @@
+//! The `[node]` section of the configuration file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use gristmill_protocol::credits::Credits;
+use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::usage::{Price, Unit};
+use serde::de::{Error as _, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::{ModelChoice, ModelSetting};
+use crate::engine::model_files::ModelSource;
+
+/// The `[node]` section of the configuration file. Every field is optional; unknown ones are errors.
+///
+/// ```
+/// let section: gristmill_node::settings::FileSection = toml::from_str(r#"
+///     models = ["guide", { source = "models/qwen.gguf", name = "qwen", price = { output = "0.6" } }]
+///     upstreams = ["auto"]
+///     slots = 2
+///     price = { input = "0.1", output = "0.4" }
+///     [prices]
+///     "llama3.2:3b" = { input = "0.05", output = "0.2" }
+/// "#)?;
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSection {
+    /// Where the coordinator's HTTP API is. Default: `http://127.0.0.1:7400`.
+    pub coordinator: Option<String>,
+    /// The coordinator's account (`12D3Koo…`). Default: whoever answers first.
+    pub coordinator_account: Option<AccountId>,
+    /// Multiaddresses on which job streams are accepted. Default: `/ip4/127.0.0.1/udp/7410/quic-v1` and
+    /// `/ip4/127.0.0.1/tcp/7410`, or free ports where these are taken.
+    pub mesh_listen: Option<Vec<String>>,
+    /// Multiaddresses at which others reach the node, where they differ from those it listens on. Default: those it
+    /// listens on.
+    pub public_addresses: Option<Vec<String>>,
+    /// OpenAI-compatible servers to sell: `"auto"` looks for Ollama, vLLM, llama.cpp and LM Studio on loopback,
+    /// `"none"` is for none. Default: `["auto"]`.
+    pub upstreams: Option<Vec<String>>,
+    /// Hosts beyond loopback that an upstream may be on: names or IP addresses. Default: none.
+    pub allowed_upstream_hosts: Option<Vec<String>>,
+    /// Models for the built-in engines: `"guide"`, a folder, a GGUF file, or a name on the Hugging Face hub
+    /// (`organisation/name` or `organisation/name:file.gguf`); or a table with `source`, `name` and `price`.
+    /// Default: the guide model as long as there is nothing else to offer.
+    pub models: Option<Vec<ModelEntry>>,
+    /// What a million tokens cost, in credits. Default: `{ input = "0.1", output = "0.4" }`.
+    pub price: Option<PriceSetting>,
+    /// The same for single models, by the names on offer. Parts left out are as in `price`.
+    #[serde(default)]
+    pub prices: BTreeMap<String, PriceSetting>,
+    /// How many jobs run at once, 1 to 1024. Default: 4.
+    pub slots: Option<u16>,
+    /// How many jobs wait for a slot at most, 0 to 1024. Default: 16.
+    pub queue_length: Option<u16>,
+    /// Most unpaid work on each channel, in credits: what a consumer that leaves unpaid costs you at most. A quarter
+    /// of it bounds what reading one prompt may cost. Default: `"0.2"`.
+    pub credit_window: Option<AmountSetting>,
+    /// How many seconds vouchers may wait before they are handed in, 1 to 3600. Default: 30.
+    pub redeem_interval_seconds: Option<u64>,
+    /// Where the node says it is, such as an ISO 3166 code. Default: empty, it does not say.
+    pub region: Option<String>,
+    /// Where your own view of the node listens, on loopback, or `"none"`. Default: `127.0.0.1:7430`, or a free port
+    /// where that is taken.
+    pub local_api: Option<String>,
+    /// Whether to announce the node on the local network and look for peers there (mDNS). Default: false.
+    pub mdns: Option<bool>,
+    /// How many seconds a stopping node lets running jobs finish, at most 3600. Default: 20.
+    pub drain_seconds: Option<u64>,
+}
+
+/// One of the models: its source alone, or a table.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a model's source, or a table with source, name and price"
+)]
+pub enum ModelEntry {
+    /// The source.
+    Source(String),
+    /// The source, and what it is called or costs.
+    Table(ModelTable),
+}
+
+/// A model with a name or a price of its own.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelTable {
+    /// `guide`, a folder, a GGUF file, or a name on the Hugging Face hub.
+    pub source: String,
+    /// The name on offer. Default: the model's own.
+    pub name: Option<String>,
+    /// What a million tokens cost, in credits. Default: as for every model.
+    pub price: Option<PriceSetting>,
+}
+
+impl ModelEntry {
+    pub(super) fn into_setting(self, default_price: &Price) -> ModelSetting {
+        match self {
+            Self::Source(source) => ModelSetting {
+                source: ModelChoice::parse(&source),
+                name: None,
+                price: None,
+            },
+            Self::Table(table) => ModelSetting {
+                source: ModelChoice::parse(&table.source),
+                name: table.name,
+                price: table.price.map(|price| price.or_default(default_price)),
+            },
+        }
+    }
+}
+
+impl ModelChoice {
+    /// `guide`, or whatever [`ModelSource::parse`] reads.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        if text == "guide" {
+            Self::Guide
+        } else {
+            Self::Files(ModelSource::parse(text))
+        }
+    }
+}
+
+/// What a million tokens cost, in credits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriceSetting {
+    /// A million tokens of the prompt.
+    pub input: Option<AmountSetting>,
+    /// A million tokens of the answer.
+    pub output: Option<AmountSetting>,
+}
+
+impl PriceSetting {
+    pub(super) fn or_default(self, default: &Price) -> Price {
+        let part = |amount: Option<AmountSetting>, unit| {
+            amount.map_or_else(|| default.coefficient(unit), |amount| amount.0)
+        };
+        Price::per_million_tokens(
+            part(self.input, Unit::InputToken),
+            part(self.output, Unit::OutputToken),
+        )
+    }
+}
+
+/// An amount of credits in the configuration file: a text such as `"2.5"`, or a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AmountSetting(pub Credits);
+
+impl<'de> Deserialize<'de> for AmountSetting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_any(AmountVisitor)
+            .map_err(D::Error::custom)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct AmountVisitor;
+
+impl Visitor<'_> for AmountVisitor {
+    type Value = AmountSetting;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an amount of credits such as \"2.5\"")
+    }
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<AmountSetting, E> {
+        text.parse().map(AmountSetting).map_err(E::custom)
+    }
+    fn visit_i64<E: serde::de::Error>(self, whole: i64) -> Result<AmountSetting, E> {
+        self.visit_str(&whole.to_string())
+            .map_err(|_: E| E::invalid_value(Unexpected::Signed(whole), &self))
+    }
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<AmountSetting, E> {
+        // The shortest text that reads back as the same number is what the owner wrote.
+        self.visit_str(&number.to_string())
+            .map_err(|_: E| E::invalid_value(Unexpected::Float(number), &self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_read_exactly_from_texts_and_numbers() {
+        let read = |text: &str| toml::from_str::<FileSection>(&format!("credit_window = {text}"));
+        for text in ["\"2.5\"", "2.5", "2.500000"] {
+            assert_eq!(
+                read(text).unwrap().credit_window,
+                Some(AmountSetting(Credits::micro(2_500_000)))
+            );
+        }
+        for text in ["\"x\"", "-1", "-0.5", "1e-9", "true", "nan", "9007199255"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+}
