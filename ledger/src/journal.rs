@@ -179,7 +179,9 @@ impl Journal {
             cut_tail,
             failed: false,
         };
-        files::sync(&journal.file, &path)?;
+        if journal.cut_tail.is_none() {
+            files::sync(&journal.file, &path)?;
+        }
         let records = Records::read(directory, journal.options.kind)?;
         Ok((journal, records))
     }

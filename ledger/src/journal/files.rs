@@ -33,20 +33,24 @@ pub(super) fn failed<'path>(
     }
 }
 
-/// Creates the directory for its owner alone, and makes its name durable.
+/// Creates the directory, and those above it, for its owner alone, and makes their names durable.
 pub(super) fn create_directory(directory: &Path) -> Result<(), JournalError> {
-    if directory.is_dir() {
-        return Ok(());
+    let missing: Vec<_> = directory
+        .ancestors()
+        .take_while(|path| !path.as_os_str().is_empty() && !path.is_dir())
+        .collect();
+    for path in missing.into_iter().rev() {
+        let mut builder = fs::DirBuilder::new();
+        // Not an error where another process was faster.
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(path).map_err(failed("create", path))?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_directory(parent)?;
+        }
     }
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory).map_err(failed("create", directory))?;
-    match directory.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// Takes the lock of the journal for as long as the file is open.

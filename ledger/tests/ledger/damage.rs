@@ -114,32 +114,30 @@ fn any_changed_byte_is_noticed() {
     let whole = fs::read(&segment).unwrap();
     let (states, ends) = (states(), ends(&journal));
     for position in 0..whole.len() {
-        for change in [0x01, 0x80, 0xff] {
-            let mut damaged = whole.clone();
-            damaged[position] ^= change;
-            fs::write(&segment, &damaged).unwrap();
-            let intact = ends.iter().filter(|end| **end <= position as u64).count();
-            assert_noticed(&audit(folder.path()).unwrap(), intact, &states, position);
+        let mut damaged = whole.clone();
+        damaged[position] ^= [0x01, 0x80, 0xff][position % 3];
+        fs::write(&segment, &damaged).unwrap();
+        let intact = ends.iter().filter(|end| **end <= position as u64).count();
+        assert_noticed(&audit(folder.path()).unwrap(), intact, &states, position);
 
-            match reopened(&journal) {
-                Err(JournalError::Damaged { file, offset, .. }) => {
-                    assert_eq!(file, segment);
-                    let start = if intact == 0 {
-                        SEGMENT_HEADER_BYTES as u64
-                    } else {
-                        ends[intact - 1]
-                    };
-                    let expected = if position < SEGMENT_HEADER_BYTES { 0 } else { start };
-                    assert_eq!(offset, expected, "byte {position}");
-                    assert_eq!(fs::read(&segment).unwrap(), damaged, "nothing is changed");
-                }
-                // Only the last record can be taken for one that was being written.
-                Ok((state, was_cut)) => {
-                    assert!(was_cut && intact == story().len() - 1, "byte {position}");
-                    assert_eq!(state, states[intact]);
-                }
-                Err(other) => panic!("byte {position}: {other}"),
+        match reopened(&journal) {
+            Err(JournalError::Damaged { file, offset, .. }) => {
+                assert_eq!(file, segment);
+                let start = if intact == 0 {
+                    SEGMENT_HEADER_BYTES as u64
+                } else {
+                    ends[intact - 1]
+                };
+                let expected = if position < SEGMENT_HEADER_BYTES { 0 } else { start };
+                assert_eq!(offset, expected, "byte {position}");
+                assert_eq!(fs::read(&segment).unwrap(), damaged, "nothing is changed");
             }
+            // Only the last record can be taken for one that was being written.
+            Ok((state, was_cut)) => {
+                assert!(was_cut && intact == story().len() - 1, "byte {position}");
+                assert_eq!(state, states[intact]);
+            }
+            Err(other) => panic!("byte {position}: {other}"),
         }
     }
 }
