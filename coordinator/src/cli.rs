@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::server::{Coordinator, RunningCoordinator, signing_key_path};
+use crate::server::{Coordinator, RunningCoordinator, StartError, signing_key_path};
 use crate::settings::{FileSection, HTTP_PORT, ServeArguments, Settings};
 
 mod operator;
@@ -111,15 +111,18 @@ async fn serve(
 ) -> anyhow::Result<ExitCode> {
     let settings = match Settings::resolve(arguments, file) {
         Ok(settings) => settings,
-        Err(error) => {
-            writeln!(io::stderr(), "gristmill: {error}")?;
-            return Ok(ExitCode::from(WRONG_CONFIGURATION));
-        }
+        Err(error) => return wrong_configuration(&error),
     };
     let shutdown = CancellationToken::new();
     // Signals are caught before anything is opened, so that none comes in between.
     let mut signals = Signals::catch().context("signals can't be caught")?;
-    let running = Coordinator::start(settings.clone(), data_dir, shutdown.clone()).await?;
+    let running = match Coordinator::start(settings.clone(), data_dir, shutdown.clone()).await {
+        Ok(running) => running,
+        Err(error @ (StartError::Settings(_) | StartError::Address { .. })) => {
+            return wrong_configuration(&error);
+        }
+        Err(error) => return Err(error.into()),
+    };
     announce(&running, &settings, json)?;
     let ended = running.wait();
     tokio::pin!(ended);
@@ -135,6 +138,11 @@ async fn serve(
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn wrong_configuration(error: &dyn std::error::Error) -> anyhow::Result<ExitCode> {
+    writeln!(io::stderr(), "gristmill: {error}")?;
+    Ok(ExitCode::from(WRONG_CONFIGURATION))
 }
 
 /// Says where everything is: people on stderr, programs on stdout.

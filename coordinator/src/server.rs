@@ -149,20 +149,57 @@ impl Coordinator {
         settings.check()?;
         let mesh_config = mesh_config(&settings)?;
         let keypair = load_key(data_directory.to_owned()).await?;
-        let ledger_directory = ledger_directory(data_directory);
         // The ledger first: its lock keeps a second coordinator from touching anything.
-        let ledger = open_ledger(ledger_directory.clone()).await?;
-        let listener = listen(settings.http_listen).await?;
-        let http_address = listener.local_addr().map_err(|source| StartError::Http {
-            address: settings.http_listen,
-            source,
-        })?;
+        let ledger = open_ledger(ledger_directory(data_directory)).await?;
+        let parts = Parts {
+            keypair,
+            settings,
+            mesh_config,
+            ledger: ledger.clone(),
+            clock,
+        };
+        let started = parts.start(data_directory, shutdown.child_token()).await;
+        if started.is_err()
+            && let Err(error) = ledger.shutdown().await
+        {
+            tracing::warn!(%error, "the ledger did not close in order");
+        }
+        started
+    }
+}
+
+/// What is there once the ledger is open.
+struct Parts {
+    keypair: Keypair,
+    settings: Settings,
+    mesh_config: MeshConfig,
+    ledger: Ledger,
+    clock: Clock,
+}
+
+impl Parts {
+    async fn start(
+        self,
+        data_directory: &Path,
+        stopping: CancellationToken,
+    ) -> Result<RunningCoordinator, StartError> {
+        let Self {
+            keypair,
+            settings,
+            mesh_config,
+            ledger,
+            clock,
+        } = self;
+        let address = settings.http_listen;
+        let listener = listen(address).await?;
+        let http_address = listener
+            .local_addr()
+            .map_err(|source| StartError::Http { address, source })?;
         // A coordinator takes no jobs: dropping the incoming ones refuses them.
         let (mesh, _) = Mesh::start(&keypair, mesh_config, clock.for_mesh()).await?;
-        let stopping = shutdown.child_token();
         let heartbeat = Heartbeat::new(&data_directory.join(DIRECTORY_NAME), clock.clone());
         let starter = starter_budget(&settings, &ledger, clock.now_ms()).await?;
-        let service = Service::new(
+        let service = Arc::new(Service::new(
             keypair,
             settings,
             ledger,
@@ -170,13 +207,12 @@ impl Coordinator {
             clock.clone(),
             starter,
             stopping.clone(),
-        );
-        let service = Arc::new(service);
+        ));
         record_start(&service, &heartbeat, &clock).await?;
         let running = RunningCoordinator {
             account: service.operator(),
             http_address,
-            ledger_directory,
+            ledger_directory: ledger_directory(data_directory),
             http: spawn_http(listener, &service, stopping.clone()),
             sweeper: tokio::spawn(sweeper::run(service.clone(), stopping.clone())),
             heartbeat: tokio::spawn(heartbeat.run(stopping.clone())),

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use gristmill_ledger::entry::Entry;
 use gristmill_ledger::ledger::{Ledger, PostError};
 use gristmill_ledger::outcome::Posted;
-use gristmill_protocol::coordinator_api::{Jwk, JwkSet, ListingsAnswer, NetworkInfo};
+use gristmill_protocol::coordinator_api::{Jwk, JwkSet, NetworkInfo};
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::ids::ChannelId;
 use gristmill_protocol::tokens::Call;
@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::core::authentication::{AuthenticationError, verify_call};
 use crate::core::channel_policy::ChannelPolicy;
-use crate::core::directory::{DIRECTORY_MAX_BYTES, directory};
 use crate::core::rejection::Rejection;
 use crate::core::replay_guard::ReplayGuard;
 use crate::core::starter_budget::StarterBudget;
@@ -23,9 +22,11 @@ use crate::settings::Settings;
 
 mod accounts;
 mod channels;
+mod listings;
 mod settlement;
 mod starter_history;
 
+use listings::SharedAnswer;
 pub(crate) use starter_history::starter_granted_today;
 
 /// Everything that calls need.
@@ -38,6 +39,7 @@ pub(crate) struct Service {
     clock: Clock,
     used_tokens: Mutex<ReplayGuard>,
     starter: Mutex<StarterBudget>,
+    listings: Mutex<Option<SharedAnswer>>,
     stopping: CancellationToken,
 }
 
@@ -73,6 +75,7 @@ impl Service {
             clock,
             used_tokens: Mutex::default(),
             starter: Mutex::new(starter),
+            listings: Mutex::default(),
             stopping,
         }
     }
@@ -160,20 +163,6 @@ impl Service {
     pub(crate) fn jwks(&self) -> JwkSet {
         JwkSet {
             keys: vec![Jwk::of(&self.operator())],
-        }
-    }
-
-    pub(crate) fn listings(&self) -> ListingsAnswer {
-        let now_ms = self.clock.now_ms();
-        let sealed = self
-            .mesh
-            .with_board(|board| board.sealed_listings(now_ms).collect::<Vec<_>>());
-        let mut random = [0; 8];
-        if getrandom::fill(&mut random).is_err() {
-            random = now_ms.to_le_bytes();
-        }
-        ListingsAnswer {
-            listings: directory(sealed, u64::from_le_bytes(random), DIRECTORY_MAX_BYTES),
         }
     }
 

@@ -101,14 +101,7 @@ impl Rejection {
     /// The call took too long. What it began may still be done; every call can be repeated.
     #[must_use]
     pub fn timed_out() -> Self {
-        Self {
-            retry_after_seconds: Some(1),
-            ..Self::new(
-                504,
-                "timeout",
-                "the call took too long; repeat it, nothing is done twice",
-            )
-        }
+        Self::unavailable("the call took too long; repeat it, nothing is done twice", 1)
     }
 }
 

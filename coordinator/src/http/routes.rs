@@ -9,7 +9,8 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::{Json, Router};
 use gristmill_protocol::coordinator_api::{
     AccountView, ApiError, ChannelView, ErrorBody, GrantRequest, Jwk, JwkSet, ListingsAnswer, NetworkInfo,
@@ -262,8 +263,8 @@ async fn grant(State(service): State<Arc<Service>>, call: SignedJson<GrantReques
     (status = 200, body = ListingsAnswer),
     (status = "default", description = "Any failure", body = ErrorBody)
 ))]
-async fn listings(State(service): State<Arc<Service>>) -> Json<ListingsAnswer> {
-    Json(service.listings())
+async fn listings(State(service): State<Arc<Service>>) -> Result<impl IntoResponse, Rejection> {
+    Ok(([(CONTENT_TYPE, "application/json")], service.listings()?))
 }
 
 /// What one needs to know before anything else.
@@ -316,8 +317,8 @@ async fn ready(State(service): State<Arc<Service>>) -> Answer<Health> {
     (status = 200, description = "OpenAPI 3.1", body = Object),
     (status = "default", description = "Any failure", body = ErrorBody)
 ))]
-async fn openapi() -> (StatusCode, Json<utoipa::openapi::OpenApi>) {
-    (StatusCode::OK, Json(description()))
+async fn openapi() -> Json<utoipa::openapi::OpenApi> {
+    Json(description())
 }
 
 #[cfg(test)]

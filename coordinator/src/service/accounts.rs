@@ -26,7 +26,7 @@ impl Service {
             StarterDecision::Give(amount) => amount,
             StarterDecision::Off => return Ok(()),
             StarterDecision::Exhausted => {
-                tracing::warn!(%account, "today's budget for starter grants is used up");
+                tracing::debug!(%account, "today's budget for starter grants is used up");
                 return Ok(());
             }
         };

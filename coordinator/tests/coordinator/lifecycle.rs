@@ -46,7 +46,10 @@ async fn a_restart_changes_nothing_but_the_time_to_redeem() {
     let after = consumer.channel(&network, request.channel).await;
     assert_eq!(after.redeem_by_ms, before.redeem_by_ms + 2 * LIFE_MS);
     assert!(after.open);
-    assert_eq!(provider.receipts(&network, "").await.receipts, [receipt.clone()]);
+    assert_eq!(
+        provider.receipts(&network, "").await.receipts,
+        std::slice::from_ref(receipt)
+    );
     let late = provider
         .settle(&network, &[consumer.voucher(request.channel, 2_000_000)])
         .await;
