@@ -367,6 +367,9 @@ impl Metadata<'_> {
         {
             return Err(self.files.unsupported("it is a mixture of experts"));
         }
+        if self.number("split.count").is_some_and(|parts| parts > 1) {
+            return Err(self.files.unsupported("it is split over several GGUF files"));
+        }
         Ok(())
     }
 

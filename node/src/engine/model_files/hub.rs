@@ -91,7 +91,7 @@ impl Hub {
         };
         let folder = match self.snapshot(repository, patterns.clone(), false).await {
             Ok(folder) => folder,
-            Err(error @ HFError::Request { .. }) => {
+            Err(error @ (HFError::Request { .. } | HFError::Http { .. })) => {
                 let cached = self
                     .snapshot(repository, patterns, true)
                     .await
@@ -108,6 +108,21 @@ impl Hub {
             Some(file) => folder.join(file),
             None => folder,
         };
+        if file.is_none() && !path.join("config.json").exists() {
+            let problem =
+                format!("it has no config.json; to take a GGUF file of it, write {repository}:FILE.gguf");
+            return Err(LoadError::Hub {
+                repository: repository.to_owned(),
+                problem,
+            });
+        }
+        if !path.exists() {
+            let problem = format!("it has no file {}", file.unwrap_or_default());
+            return Err(LoadError::Hub {
+                repository: repository.to_owned(),
+                problem,
+            });
+        }
         Ok(ModelFiles::open(&path)?.named(repository))
     }
 
