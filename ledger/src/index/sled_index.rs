@@ -5,6 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Duration;
 
 use gristmill_protocol::codec;
 use gristmill_protocol::identity::AccountId;
@@ -16,6 +17,9 @@ use crate::digest::Digest;
 const TREE: &[u8] = b"gristmill-ledger-index-1";
 const HEAD_KEY: &[u8] = b"m";
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// sled gives its folder free some time after it was dropped, when its own threads have noticed.
+const OPEN_ATTEMPTS: u32 = 40;
+const OPEN_RETRY_AFTER: Duration = Duration::from_millis(50);
 const VALUE_MAX_BYTES: usize = 16 * 1024;
 
 /// An [`Index`] in a folder of its own.
@@ -26,11 +30,22 @@ pub struct SledIndex {
 }
 
 impl SledIndex {
-    /// Opens the index in this folder, or begins one.
+    /// Opens the index in this folder, or begins one. Waits for an earlier user to let go of it, for at most two
+    /// seconds.
     ///
     /// # Errors
-    /// [`IndexError`] where the folder holds something else, or something damaged.
+    /// [`IndexError`] where the folder is in use, holds something else, or something damaged.
     pub fn open(directory: &Path) -> Result<Self, IndexError> {
+        for _ in 1..OPEN_ATTEMPTS {
+            match Self::try_open(directory) {
+                Err(IndexError::InUse) => std::thread::sleep(OPEN_RETRY_AFTER),
+                opened => return opened,
+            }
+        }
+        Self::try_open(directory)
+    }
+
+    fn try_open(directory: &Path) -> Result<Self, IndexError> {
         guarded(|| {
             let database = sled::Config::new()
                 .path(directory)

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use gristmill_protocol::codec::DecodeError;
 use thiserror::Error;
@@ -18,9 +17,6 @@ use crate::refusal::Refusal;
 
 /// How many entries go into the index at once while it is brought up to the journal.
 const INDEX_BATCH_ENTRIES: usize = 1_024;
-/// sled gives its folder free a moment after it is closed.
-const INDEX_OPEN_ATTEMPTS: u32 = 20;
-const INDEX_RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// The journal is whole, but what it says can't have happened.
 #[derive(Debug, Error)]
@@ -125,7 +121,7 @@ pub(super) fn recover(
     records: Records,
 ) -> Result<(Book, SledIndex), OpenError> {
     let last = journal.next_sequence() - 1;
-    let opened = open_index(&index_directory(directory)).and_then(|index| Ok((index.head()?, index)));
+    let opened = SledIndex::open(&index_directory(directory)).and_then(|index| Ok((index.head()?, index)));
     let (head, index) = match opened {
         Ok((Some(head), _)) if head.sequence > last => {
             return Err(OpenError::EntriesLost {
@@ -210,17 +206,6 @@ fn feed(
 fn is_of_this_journal(directory: &Path, head: IndexHead) -> bool {
     journal::read_at(&journal_directory(directory), LEDGER_JOURNAL, head.location)
         .is_ok_and(|record| record.sequence == head.sequence && record.hash == head.record_hash)
-}
-
-fn open_index(directory: &Path) -> Result<SledIndex, IndexError> {
-    let mut attempt = 1;
-    loop {
-        match SledIndex::open(directory) {
-            Err(IndexError::InUse) if attempt < INDEX_OPEN_ATTEMPTS => std::thread::sleep(INDEX_RETRY_AFTER),
-            opened => return opened,
-        }
-        attempt += 1;
-    }
 }
 
 /// Moves an index that is of no use aside, replacing the one that was moved before, and begins a new one.
