@@ -129,3 +129,71 @@ impl<'m> Answer<'m> {
         Ok(Step::Finished(text, reason))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use candle_core::DType;
+
+    use super::super::LoadedModel;
+    use super::super::tiny_models::{self, Family};
+    use super::*;
+    use crate::engine::model_files::ModelFiles;
+
+    fn model() -> LoadedModel {
+        let folder = tempfile::tempdir().unwrap();
+        tiny_models::write_folder(folder.path(), Family::Llama, 2, DType::F32, 1);
+        LoadedModel::load(&ModelFiles::open(folder.path()).unwrap(), None).unwrap()
+    }
+
+    fn answer(model: &LoadedModel, prompt_tokens: usize) -> Answer<'_> {
+        let plan = AnswerPlan {
+            prompt: vec![1; prompt_tokens],
+            sampling: Sampling {
+                temperature: 0.0,
+                top_p: 1.0,
+                frequency_penalty: 0.0,
+                presence_penalty: 0.0,
+            },
+            seed: 0,
+            stops: Vec::new(),
+            tokens_max: 5,
+        };
+        Answer::new(&model.decoder, &model.text.tokenizer, &[], plan)
+    }
+
+    #[test]
+    fn a_long_prompt_can_be_given_up_within() {
+        let model = model();
+        let mut answer = answer(&model, 3 * PROMPT_TOKENS_AT_ONCE);
+        let looks = Cell::new(0);
+        let over_at_second_look = || {
+            looks.set(looks.get() + 1);
+            looks.get() == 2
+        };
+        assert_eq!(answer.step(over_at_second_look).unwrap(), Step::Abandoned);
+        assert_eq!(
+            (answer.memory.tokens(), answer.written()),
+            (PROMPT_TOKENS_AT_ONCE, 0)
+        );
+    }
+
+    #[test]
+    fn each_step_writes_one_token_and_looks_before() {
+        let model = model();
+        let mut answer = answer(&model, 3);
+        for written in 1..=4 {
+            assert!(matches!(answer.step(|| false).unwrap(), Step::Text(_)));
+            assert_eq!(answer.written(), written);
+        }
+        assert!(matches!(
+            answer.step(|| false).unwrap(),
+            Step::Finished(_, FinishReason::Length)
+        ));
+        let mut answer = self::answer(&model, 3);
+        answer.step(|| false).unwrap();
+        assert_eq!(answer.step(|| true).unwrap(), Step::Abandoned);
+        assert_eq!(answer.written(), 1);
+    }
+}

@@ -178,6 +178,27 @@ mod tests {
     }
 
     #[test]
+    fn the_constructs_of_llama_and_qwen_templates_render_as_in_python() {
+        let messages = [
+            message("system", " Be kind.\n"),
+            message("user", "hi <b>"),
+            message("assistant", "<think>\nhmm\n</think>\n\nyes & no"),
+            message("user", "how?"),
+        ];
+        let source = include_str!("../../../tests/engines/template.jinja").to_owned();
+        let template = ChatTemplate::new(source, "<s>".into(), "</s>".into()).unwrap();
+        let arguments = json!({"enable_thinking": false}).as_object().unwrap().clone();
+        // What transformers' apply_chat_template (5.23, Jinja2 3.1) makes of it, but for the date.
+        let expected = "<s><sys>Be kind.|14 Nov 2023|<|im_start|>user\nhi <b><|im_end|>\n[1:2:hmm]yes & no\
+            <|im_start|>user\nhow?<|im_end|>\n2,1,0 2 HOW user/assistant/user<|im_start|>assistant\n\
+            <think>\n\n</think>\n\n";
+        assert_eq!(
+            template.render(&messages, &arguments, 1_700_000_000).unwrap(),
+            expected
+        );
+    }
+
+    #[test]
     fn the_date_can_be_told() {
         assert_eq!(
             render("{{ strftime_now('%d %b %Y') }}", &[]).unwrap(),

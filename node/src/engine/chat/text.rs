@@ -308,3 +308,145 @@ fn gguf_number(value: &GgufValue) -> Option<u32> {
         other => other.to_u64().ok().and_then(|value| u32::try_from(value).ok()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use candle_core::quantized::gguf_file::VersionedMagic;
+
+    use super::*;
+
+    /// Metadata of a byte-level tokenizer that knows a few ASCII letters and one merge.
+    fn content(changes: &[(&str, GgufValue)]) -> Content {
+        let tokens = ["a", "b", "1", "2", "ab", "12", "<think>", "<|eot_id|>"];
+        let types = [1, 1, 1, 1, 1, 1, 4, 3];
+        let text = |text: &str| GgufValue::String(text.to_owned());
+        let mut metadata = HashMap::from([
+            ("tokenizer.ggml.model".to_owned(), text("gpt2")),
+            ("tokenizer.ggml.pre".to_owned(), text("llama-bpe")),
+            (
+                "tokenizer.ggml.tokens".to_owned(),
+                GgufValue::Array(tokens.map(text).to_vec()),
+            ),
+            (
+                "tokenizer.ggml.token_type".to_owned(),
+                GgufValue::Array(types.map(GgufValue::I32).to_vec()),
+            ),
+            (
+                "tokenizer.ggml.merges".to_owned(),
+                GgufValue::Array(vec![text("a b"), text("1 2")]),
+            ),
+            ("tokenizer.ggml.eot_token_id".to_owned(), GgufValue::U32(7)),
+            (
+                "tokenizer.chat_template".to_owned(),
+                text("{{ messages[0].content }}"),
+            ),
+        ]);
+        metadata.extend(
+            changes
+                .iter()
+                .map(|(key, value)| (format!("tokenizer.{key}"), value.clone())),
+        );
+        Content {
+            magic: VersionedMagic::GgufV3,
+            metadata,
+            tensor_infos: HashMap::new(),
+            tensor_data_offset: 0,
+        }
+    }
+
+    fn read(changes: &[(&str, GgufValue)]) -> Result<ModelText, LoadError> {
+        ModelText::from_gguf(
+            &mut content(changes),
+            &ModelFiles::in_memory("m", [("m.gguf", &b""[..])]),
+        )
+    }
+
+    #[test]
+    fn the_tokenizer_of_a_gguf_file_splits_as_its_kind_does() {
+        let encode = |split: &str| {
+            let text = read(&[("ggml.pre", GgufValue::String(split.to_owned()))]).unwrap();
+            text.tokenizer
+                .encode("ab12<|eot_id|>", false)
+                .unwrap()
+                .get_ids()
+                .to_vec()
+        };
+        // Llama 3 takes up to three digits together, Qwen each alone.
+        assert_eq!(encode("llama-bpe"), [4, 5, 7]);
+        assert_eq!(encode("qwen2"), [4, 2, 3, 7]);
+    }
+
+    #[test]
+    fn tags_of_thinking_stay_in_the_answer_and_ends_of_turns_do_not() {
+        let text = read(&[]).unwrap();
+        assert_eq!(text.tokenizer.decode(&[6, 4, 7], true).unwrap(), "<think>ab");
+        assert_eq!(text.tokenizer.encode("<think>", false).unwrap().get_ids(), [6]);
+        assert_eq!(text.end_tokens, [7]);
+    }
+
+    #[test]
+    fn tokenizers_of_unknown_kinds_are_refused_with_the_way_out() {
+        for change in [("ggml.model", "llama"), ("ggml.pre", "never-heard-of")] {
+            let error = read(&[(change.0, GgufValue::String(change.1.to_owned()))])
+                .err()
+                .unwrap();
+            assert!(
+                matches!(&error, LoadError::Unsupported { problem, .. } if problem.contains("tokenizer.json"))
+            );
+        }
+    }
+
+    #[test]
+    fn nonsense_in_the_metadata_is_damaged() {
+        let number = || GgufValue::U32(3);
+        for change in [
+            ("ggml.tokens", number()),
+            ("ggml.merges", number()),
+            (
+                "ggml.merges",
+                GgufValue::Array(vec![GgufValue::String("ab".to_owned())]),
+            ),
+            (
+                "ggml.merges",
+                GgufValue::Array(vec![GgufValue::String("x y".to_owned())]),
+            ),
+            ("chat_template", GgufValue::String("{% if %}".to_owned())),
+        ] {
+            let key = change.0;
+            assert!(matches!(read(&[change]), Err(LoadError::Damaged { .. })), "{key}");
+        }
+    }
+
+    #[test]
+    fn documents_say_which_tokens_template_and_sampling() {
+        let tokenizer: &'static [u8] = crate::engine::chat::tiny_models::tokenizer_document()
+            .to_string()
+            .leak()
+            .as_bytes();
+        let parts: [(&str, &[u8]); 4] = [
+            ("config.json", br#"{"eos_token_id": [3, 257]}"#),
+            ("tokenizer.json", tokenizer),
+            (
+                "tokenizer_config.json",
+                br#"{"bos_token": {"content": "<b>"}, "eos_token": "a",
+                     "chat_template": [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "{{ bos_token }}{{ eos_token }}"}]}"#,
+            ),
+            ("generation_config.json", br#"{"eos_token_id": 5, "temperature": 0.6, "top_p": 7.0}"#),
+        ];
+        let text = ModelText::from_files(&ModelFiles::in_memory("m", parts)).unwrap();
+        assert_eq!(text.end_tokens, [3, 5, 97, 257]);
+        assert_eq!(
+            text.sampling,
+            SamplingDefaults {
+                temperature: Some(0.6),
+                top_p: None
+            }
+        );
+        assert_eq!(
+            text.template.render(&[], &serde_json::Map::new(), 0).unwrap(),
+            "<b>a"
+        );
+    }
+}
