@@ -2,7 +2,7 @@
 //!
 //! The ledger keeps its entries in one, a node its highest vouchers in another ([`JournalKind`] tells them apart).
 //! The caller appends batches and calls [`Journal::sync`] before it tells anybody; the format is in
-//! [`record`](crate::record).
+//! [`record`].
 //!
 //! On opening, a tail that was being written when the writer stopped is cut off (its bytes are kept beside the
 //! segment), and damage to anything that had been synced stops the opening.

@@ -5,25 +5,27 @@
 //! more, and what was acknowledged can still be read.
 
 mod replay;
+mod shared;
 mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::ids::ChannelId;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::book::{Balance, Book, ChannelState, Totals};
+use crate::book::{Balance, ChannelState, Totals};
 use crate::digest::Digest;
 use crate::entry::Entry;
-use crate::index::{Index, IndexError, IndexedEntry, Selection};
+use crate::index::{IndexError, Selection};
 use crate::journal::{self, JournalError, JournalOptions, SEGMENT_BYTES};
 use crate::outcome::Posted;
 use crate::record::{JournalKind, Record};
 use crate::refusal::Refusal;
+use shared::Shared;
 use writer::{Answer, Command, Post, WriterState};
 
 pub use replay::{EntryProblem, ReplayError};
@@ -151,19 +153,6 @@ pub enum ShutdownError {
         /// What failed.
         reason: String,
     },
-}
-
-/// What the handles and the writer share.
-struct Shared {
-    /// As of the last sync.
-    book: RwLock<Book>,
-    /// Until the writer ends.
-    index: RwLock<Option<Box<dyn Index>>>,
-    journal_directory: PathBuf,
-    /// Why nothing is written any more, if so.
-    failure: OnceLock<String>,
-    /// Why the index is behind the book, if so.
-    index_failure: OnceLock<String>,
 }
 
 /// A ledger that this process writes. Clones are the same ledger.
@@ -416,89 +405,6 @@ impl std::fmt::Debug for Ledger {
             .debug_struct("Ledger")
             .field("journal", &self.shared.journal_directory)
             .finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    fn book(&self) -> RwLockReadGuard<'_, Book> {
-        // A commit can't leave the book half changed: it checks first and then only moves values.
-        self.book.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn failure(&self) -> Option<String> {
-        self.failure.get().cloned()
-    }
-
-    /// From now on nothing is written; gives what to answer.
-    fn fail(&self, reason: String) -> PostError {
-        tracing::error!(reason, "the ledger takes no more entries");
-        let reason = self.failure.get_or_init(|| reason).clone();
-        PostError::ReadOnly { reason }
-    }
-
-    /// Adds what is on the disk to the index. An index that has failed once stays as it is until the next start, so
-    /// that it never has a gap.
-    fn append_to_index(&self, entries: &[IndexedEntry]) {
-        if self.index_failure.get().is_some() {
-            return;
-        }
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Err(error)) = index.as_ref().map(|index| index.append(entries)) {
-            let reason = self.index_failure.get_or_init(|| error.to_string());
-            tracing::error!(
-                reason,
-                "the ledger's index is no longer kept; the next start rebuilds it"
-            );
-        }
-    }
-
-    fn close_index(&self) {
-        let index = self.index.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Err(error)) = index.map(|index| index.flush()) {
-            tracing::warn!(%error, "the ledger's index could not be flushed; the next start brings it up to date");
-        }
-    }
-
-    /// Asks the index, if it is as far as the book.
-    fn with_index<T>(&self, ask: impl FnOnce(&dyn Index) -> Result<T, IndexError>) -> Result<T, ReadError> {
-        if let Some(reason) = self.index_failure.get() {
-            return Err(ReadError::Index {
-                reason: reason.clone(),
-            });
-        }
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        match index.as_deref() {
-            Some(index) => Ok(ask(index)?),
-            None => Err(ReadError::Stopped),
-        }
-    }
-
-    fn posted(&self, sequence: u64) -> Result<Option<Posted>, ReadError> {
-        if sequence == 0 || sequence > self.book().sequence() {
-            return Ok(None);
-        }
-        match self.with_index(|index| index.entry(sequence)) {
-            Ok(Some(entry)) => Ok(Some(entry.posted(false))),
-            // An answer must be the same for ever, so it does not depend on the index.
-            Ok(None) | Err(_) => Ok(replay::posted(&self.journal_directory, sequence)?),
-        }
-    }
-
-    fn page(
-        &self,
-        account: &AccountId,
-        selection: Selection,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<Vec<Posted>, ReadError> {
-        self.with_index(|index| {
-            let mut page = Vec::new();
-            for sequence in index.history(account, selection, before, limit)? {
-                let missing = || IndexError::Damaged(format!("entry {sequence} is missing"));
-                page.push(index.entry(sequence)?.ok_or_else(missing)?.posted(false));
-            }
-            Ok(page)
-        })
     }
 }
 

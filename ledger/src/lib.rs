@@ -11,6 +11,8 @@
 //!   journal/lock            held by the one process that writes
 //!   journal/00000001.log    the truth: records in order, see `journal`
 //!   journal/00000002.log    ... a new segment when the one before is full
+//!   journal/*.log.torn-*    bytes of unfinished writes that were cut off at a start; nothing reads them
+//!   index.damaged/          the last index that was of no use; nothing reads it
 //!   index/                  sled; only what follows from the journal, rebuilt from it whenever in doubt
 //! ```
 #![cfg_attr(
