@@ -86,9 +86,6 @@ pub enum PublishError {
     /// It is not newer than the last one, or comes too soon after it; peers would ignore it.
     #[error("peers would ignore the listing: {0:?}")]
     NotNews(Insertion),
-    /// Every peer's queue is full; try again later.
-    #[error("every peer's queue is full; publish again later")]
-    Overloaded,
     /// The mesh has been shut down.
     #[error("the mesh has been shut down")]
     Stopped,
@@ -99,7 +96,8 @@ pub enum PublishError {
 pub enum Published {
     /// Sent to the peers that listen.
     Sent,
-    /// No peer listens yet. The mesh sends it as soon as one does, unless a newer one replaces it.
+    /// No peer listens yet, or all of them are overloaded. The mesh sends it as soon as it can, unless a newer one
+    /// replaces it.
     Waiting,
 }
 
@@ -238,7 +236,7 @@ impl Mesh {
     /// Puts the own sealed listing on the board and sends it to the peers.
     ///
     /// # Errors
-    /// [`PublishError`] where peers would refuse or ignore it, or all of them are overloaded.
+    /// [`PublishError`] where peers would refuse or ignore it.
     pub async fn publish_listing(&self, sealed: Vec<u8>) -> Result<Published, PublishError> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Publish { sealed, reply })

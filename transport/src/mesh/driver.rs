@@ -25,8 +25,8 @@ use super::{Clock, MeshConfig, MeshError, PublishError, Published, addresses};
 use crate::job_stream::behaviour::{Acceptor, OpenRequest};
 use crate::peer_identity::{account_of, libp2p_keypair};
 
-/// How often bootstrap peers are looked after.
-const BOOTSTRAP_TICK: Duration = Duration::from_millis(250);
+/// How often bootstrap peers are looked after, and an own listing that nobody has heard.
+const TICK: Duration = Duration::from_millis(250);
 /// How often expired listings are forgotten.
 const EXPIRY_TICK: Duration = Duration::from_secs(30);
 /// How long a listener may take to be bound.
@@ -141,8 +141,8 @@ impl Driver {
 
     /// Runs until told to shut down, or until nobody has a handle any more.
     pub(super) async fn run(mut self) {
-        let mut bootstrap_tick = interval(BOOTSTRAP_TICK);
-        bootstrap_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut expiry_tick = interval(EXPIRY_TICK);
         expiry_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -152,7 +152,7 @@ impl Driver {
                     Some(Command::Shutdown) | None => break,
                     Some(command) => self.on_command(command),
                 },
-                _ = bootstrap_tick.tick() => self.dial_bootstrap_peers(),
+                _ = tick.tick() => self.on_tick(),
                 _ = expiry_tick.tick() => self.shared.expire((self.clock)()),
             }
         }
@@ -229,11 +229,18 @@ impl Driver {
         if !insertion.is_news() {
             return Err(PublishError::NotNews(insertion));
         }
-        self.send_listing(sealed)
+        self.unheard = Some(sealed);
+        self.send_unheard();
+        Ok(if self.unheard.is_none() {
+            Published::Sent
+        } else {
+            Published::Waiting
+        })
     }
 
-    fn send_listing(&mut self, sealed: Vec<u8>) -> Result<Published, PublishError> {
-        self.unheard = None;
+    /// Sends the own listing where no peer has heard it yet.
+    fn send_unheard(&mut self) {
+        let Some(sealed) = &self.unheard else { return };
         match self
             .swarm
             .behaviour_mut()
@@ -241,17 +248,16 @@ impl Driver {
             .publish(listings_topic(), sealed.clone())
         {
             // A duplicate has come back to us from a peer: it has been heard.
-            Ok(_) | Err(gossipsub::PublishError::Duplicate) => Ok(Published::Sent),
-            Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => {
-                self.unheard = Some(sealed);
-                Ok(Published::Waiting)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "own listing not sent");
-                self.unheard = Some(sealed);
-                Err(PublishError::Overloaded)
-            }
+            Ok(_) | Err(gossipsub::PublishError::Duplicate) => self.unheard = None,
+            Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => {}
+            Err(error) => tracing::debug!(%error, "own listing not sent; trying again"),
         }
+    }
+
+    /// What is due every now and then.
+    fn on_tick(&mut self) {
+        self.dial_bootstrap_peers();
+        self.send_unheard();
     }
 
     fn dial_bootstrap_peers(&mut self) {
@@ -387,10 +393,7 @@ impl Driver {
                         .listeners
                         .send_if_modified(|listeners| listeners.insert(account));
                 }
-                if let Some(sealed) = self.unheard.take() {
-                    // Where it fails again, it stays unheard until the next peer comes.
-                    let _ = self.send_listing(sealed);
-                }
+                self.send_unheard();
             }
             MeshBehaviourEvent::Gossip(GossipEvent::Unsubscribed { peer_id, .. }) => self.on_deaf(&peer_id),
             MeshBehaviourEvent::Identify(identify::Event::Received {

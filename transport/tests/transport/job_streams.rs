@@ -494,7 +494,7 @@ async fn a_peer_that_takes_no_jobs_ends_the_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_vanished_peer_is_noticed() {
+async fn a_peer_that_leaves_is_noticed() {
     let JobPair {
         mut consumer,
         provider,
@@ -509,4 +509,37 @@ async fn a_vanished_peer_is_noticed() {
         Err(ReceiveError::Closed | ReceiveError::Io(_))
     ));
     until(async || consumer_mesh.connected_peers().is_empty()).await;
+}
+
+#[test]
+fn a_peer_that_vanishes_without_a_word_is_noticed() {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let (here, there) = (runtime(), runtime());
+    let (provider, mut incoming) = there.block_on(start(2, quic_only()));
+    let addresses = texts(&provider.listen_addresses());
+    here.block_on(async {
+        let (consumer, _) = start(1, quic_only()).await;
+        let mut stream = soon(consumer.open_job(account(2), &addresses)).await.unwrap();
+        stream.send(&open_frame("last"), PATIENCE).await.unwrap();
+        let (_, served) = there
+            .spawn(async move { soon(incoming.next()).await.unwrap() })
+            .await
+            .unwrap();
+        // Every task of the peer ends where it stands, as in a crash: nothing is said to anybody.
+        there.shutdown_background();
+        let short = stream.receive(Duration::from_millis(10)).await;
+        assert!(short.is_err(), "{short:?}");
+        assert!(matches!(
+            stream.receive(PATIENCE).await,
+            Err(ReceiveError::Closed | ReceiveError::Io(_))
+        ));
+        until(async || consumer.connected_peers().is_empty()).await;
+        drop((served, provider));
+    });
 }
