@@ -87,7 +87,7 @@ async fn tcp_serves_where_quic_is_blocked() {
 }
 
 /// What a slow reader can hold up: the windows of stream and connection, the buffers of both ends, and slack.
-const HELD_UP_MAX_BYTES: usize = 8 << 20;
+const HELD_UP_MAX_BYTES: usize = 4 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_stops_the_writer() {
