@@ -293,11 +293,16 @@ async fn give_up_after(
         for _ in 0..taken {
             metered = receiver.recv().await.unwrap().meter.count(Unit::OutputToken);
         }
+        // By now the engine most likely waits before the full queue, which is the harder case; both must hold.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         give_up(receiver, cancel.clone());
         metered
     };
     let job = engine.run(question("hi", json!({"seed": 1})), output, cancel.clone());
-    let (usage, metered) = tokio::join!(job, consumer);
+    let both = async { tokio::join!(job, consumer) };
+    let (usage, metered) = tokio::time::timeout(Duration::from_secs(60), both)
+        .await
+        .expect("the job stopped");
     (metered, usage.unwrap())
 }
 
