@@ -1,1 +1,21 @@
-//! Gristmill.
+//! The market under a virtual clock: researchers ask "what if" of a whole network that runs the shipped protocol
+//! code, and get the same answer for the same seed on every machine.
+//!
+//! [`engine`] orders events and keeps time, [`topology`] says who is connected to whom, [`scenario`] reads what a
+//! researcher wrote, and [`listing_gossip`] is the world that it runs.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::cast_possible_truncation
+    )
+)]
+
+pub mod cli;
+pub mod engine;
+pub mod listing_gossip;
+pub mod scenario;
+pub mod topology;

@@ -1,0 +1,665 @@
+//! The world of listings: providers publish, peers verify and forward, liars lie, consumers look at their boards.
+//!
+//! Each peer runs the shipped [`Board`](gristmill_protocol::board::Board) on really signed listings. Gossip is a
+//! model: a message floods a random regular graph, each peer forwarding once what its board took as news. Peers here
+//! neither score liars nor replace neighbours that lie or are gone, and lost messages are not asked for again. So
+//! what is measured is what boards and redundant paths alone achieve, not the whole of the real mesh.
+
+mod actors;
+mod checker;
+mod peer;
+mod report;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::job::JobKind;
+use gristmill_protocol::listing::ListingError;
+use rand::RngExt;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use thiserror::Error;
+
+use self::actors::{Liar, MODEL, Provider, Terms, keypair};
+pub use self::checker::Breach;
+use self::checker::Checker;
+use self::peer::{Forwarding, Message, Peer, Reception};
+use self::report::Figures;
+pub use self::report::{BreachReport, Report, Share, Times};
+use crate::engine::{self, LimitError, Limits, Outcome, Scheduler, Trace, World, stream};
+use crate::scenario::Scenario;
+use crate::topology::{NoGraph, random_regular};
+
+/// When virtual time begins, as Unix time in milliseconds (January 2027).
+const EPOCH_MS: u64 = 1_800_000_000_000;
+/// Within how much time a listing should be on every board, in microseconds.
+const IN_TIME_US: u64 = 5_000_000;
+const SECOND_US: u64 = 1_000_000;
+
+/// Why a scenario could not be run to an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RunError {
+    /// The peers cannot be connected as asked.
+    #[error(transparent)]
+    Graph(#[from] NoGraph),
+    /// The run grew beyond its limits.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// A provider or liar could not make its listing.
+    #[error("the simulator made a listing that the protocol refuses: {0}")]
+    Listing(#[from] ListingError),
+}
+
+/// Runs a scenario.
+///
+/// # Errors
+/// [`RunError`] where it cannot be run to an answer. A broken rule is no error but stands in the report.
+pub fn run(scenario: &Scenario, seed: u64) -> Result<Report, RunError> {
+    run_with(scenario, seed, Forwarding::default())
+}
+
+fn run_with(scenario: &Scenario, seed: u64, forwarding: Forwarding) -> Result<Report, RunError> {
+    let mut scheduler = Scheduler::default();
+    let mut world = ListingGossip::new(scenario, seed, forwarding, &mut scheduler)?;
+    let limits = Limits::until_us(world.end_us());
+    let outcome = engine::run(&mut world, &mut scheduler, limits)?;
+    world.report(outcome)
+}
+
+/// What can happen. Peers are numbered: providers first, then liars, then consumers.
+#[derive(Debug)]
+enum Event {
+    Publish {
+        provider: usize,
+    },
+    Leave {
+        provider: usize,
+    },
+    Crash {
+        provider: usize,
+    },
+    Lie {
+        liar: usize,
+    },
+    Ask {
+        consumer: usize,
+    },
+    Deliver {
+        to: usize,
+        from: usize,
+        message: Arc<Message>,
+    },
+}
+
+/// Why an event could not go on: a rule was broken, or a listing of our own making is out of bounds.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+enum Stop {
+    #[error(transparent)]
+    Breach(#[from] Breach),
+    #[error(transparent)]
+    Listing(#[from] ListingError),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    to: usize,
+    latency_us: u64,
+}
+
+/// A listing on its way to everyone who should have it.
+#[derive(Clone, Copy, Debug)]
+struct Publication {
+    at_us: u64,
+    publisher: usize,
+    counts: bool,
+}
+
+#[derive(Debug)]
+struct ListingGossip {
+    scenario: Scenario,
+    seed: u64,
+    terms: Terms,
+    peers: Vec<Peer>,
+    links: Vec<Vec<Link>>,
+    network_rngs: Vec<ChaCha8Rng>,
+    /// When each peer stops running, in microseconds; never where it stays.
+    stops_at_us: Vec<u64>,
+    providers: Vec<Provider>,
+    provider_indexes: BTreeMap<AccountId, usize>,
+    liars: Vec<Liar>,
+    publications: BTreeMap<(AccountId, u64), Publication>,
+    checker: Checker,
+    figures: Figures,
+}
+
+impl ListingGossip {
+    fn new(
+        scenario: &Scenario,
+        seed: u64,
+        forwarding: Forwarding,
+        scheduler: &mut Scheduler<Event>,
+    ) -> Result<Self, NoGraph> {
+        let peers = count(scenario.peers());
+        let (providers, liars) = (scenario.providers.count.get(), scenario.liars.count.get());
+        let providers: Vec<Provider> = (0..providers).map(|index| Provider::new(seed, index)).collect();
+        let index_of = |(index, provider): (usize, &Provider)| (provider.keypair.account(), index);
+        let mut world = Self {
+            seed,
+            terms: Terms {
+                coordinator: keypair(seed, "coordinator key", 0).account(),
+                ttl_ms: scenario.providers.ttl_s.get() * 1_000,
+            },
+            peers: (0..peers).map(|_| Peer::new(forwarding)).collect(),
+            links: links(scenario, seed, peers)?,
+            network_rngs: (0..peers as u64)
+                .map(|peer| stream(seed, "network", peer))
+                .collect(),
+            stops_at_us: vec![u64::MAX; peers],
+            provider_indexes: providers.iter().enumerate().map(index_of).collect(),
+            providers,
+            liars: (0..liars).map(|index| Liar::new(seed, index)).collect(),
+            publications: BTreeMap::new(),
+            checker: Checker::default(),
+            figures: Figures::default(),
+            scenario: scenario.clone(),
+        };
+        world.schedule_departures(scheduler);
+        world.schedule_actors(scheduler);
+        Ok(world)
+    }
+
+    fn schedule_departures(&mut self, scheduler: &mut Scheduler<Event>) {
+        let mut rng = stream(self.seed, "departures", 0);
+        let mut providers: Vec<usize> = (0..self.providers.len()).collect();
+        providers.shuffle(&mut rng);
+        let leaving = count(self.scenario.providers.leaving.get());
+        let crashing = count(self.scenario.providers.crashing.get_ref().get());
+        let first_us = self.publish_every_us().min(self.end_us() - 1);
+        for (place, provider) in providers.into_iter().take(leaving + crashing).enumerate() {
+            let at_us = rng.random_range(first_us..self.end_us());
+            self.stops_at_us[provider] = at_us;
+            let event = if place < leaving {
+                Event::Leave { provider }
+            } else {
+                Event::Crash { provider }
+            };
+            scheduler.schedule_after(at_us, event);
+        }
+    }
+
+    /// Everyone begins at a random moment of the own interval. Consumers wait until each provider has published.
+    fn schedule_actors(&mut self, scheduler: &mut Scheduler<Event>) {
+        let mut rng = stream(self.seed, "beginnings", 0);
+        let (publish_us, lie_us, ask_us) =
+            (self.publish_every_us(), self.lie_every_us(), self.ask_every_us());
+        for provider in 0..self.providers.len() {
+            scheduler.schedule_after(rng.random_range(0..publish_us), Event::Publish { provider });
+        }
+        for liar in self.providers.len()..self.first_consumer() {
+            scheduler.schedule_after(rng.random_range(0..lie_us), Event::Lie { liar });
+        }
+        for consumer in self.first_consumer()..self.peers.len() {
+            let begin_us = publish_us + IN_TIME_US;
+            scheduler.schedule_after(begin_us + rng.random_range(0..ask_us), Event::Ask { consumer });
+        }
+    }
+
+    const fn end_us(&self) -> u64 {
+        self.scenario.duration_s.get() * SECOND_US
+    }
+
+    const fn publish_every_us(&self) -> u64 {
+        self.scenario.providers.publish_every_s.get() * SECOND_US
+    }
+
+    const fn lie_every_us(&self) -> u64 {
+        self.scenario.liars.lie_every_s.get() * SECOND_US
+    }
+
+    const fn ask_every_us(&self) -> u64 {
+        self.scenario.consumers.ask_every_s.get() * SECOND_US
+    }
+
+    const fn first_consumer(&self) -> usize {
+        self.providers.len() + self.liars.len()
+    }
+
+    fn is_liar(&self, peer: usize) -> bool {
+        (self.providers.len()..self.first_consumer()).contains(&peer)
+    }
+
+    fn runs_at(&self, peer: usize, at_us: u64) -> bool {
+        at_us < self.stops_at_us[peer]
+    }
+
+    fn publish(
+        &mut self,
+        provider: usize,
+        leaves: bool,
+        scheduler: &mut Scheduler<Event>,
+    ) -> Result<(), Stop> {
+        let now_us = scheduler.now_us();
+        let (listing, message) = self.providers[provider].publish(self.terms, leaves, now_ms(now_us))?;
+        self.figures.published += 1;
+        let counts = now_us + IN_TIME_US <= self.end_us();
+        if counts {
+            let in_time_us = now_us + IN_TIME_US;
+            let should_have =
+                |peer: usize| peer != provider && !self.is_liar(peer) && self.runs_at(peer, in_time_us);
+            self.figures.expected_deliveries +=
+                (0..self.peers.len()).filter(|peer| should_have(*peer)).count() as u64;
+        }
+        let publication = Publication {
+            at_us: now_us,
+            publisher: provider,
+            counts,
+        };
+        self.publications
+            .insert((listing.provider, listing.sequence), publication);
+        self.checker.record(listing, &message);
+        let reception = self.peers[provider].receive(&message, now_ms(now_us));
+        self.take(provider, &message, &reception, scheduler)?;
+        self.send_to_all(provider, None, &message, scheduler);
+        Ok(())
+    }
+
+    fn lie(&mut self, liar: usize, scheduler: &mut Scheduler<Event>, trace: &mut Trace) -> Result<(), Stop> {
+        let teller = &mut self.liars[liar - self.providers.len()];
+        let victim = teller.rng.random_range(0..self.providers.len());
+        let victim = self.providers[victim].keypair.account();
+        let (lie, message) = teller.lie(self.terms, victim, now_ms(scheduler.now_us()))?;
+        trace.bytes(&message.digest);
+        *self.figures.lies_sent.entry(lie).or_insert(0) += 1;
+        self.send_to_all(liar, None, &message, scheduler);
+        Ok(())
+    }
+
+    /// A consumer looks at its board: who can serve the model?
+    fn ask(&mut self, consumer: usize, now_us: u64, trace: &mut Trace) -> Result<(), Stop> {
+        let now_ms = now_ms(now_us);
+        let peer = &mut self.peers[consumer];
+        peer.board.expire(now_ms);
+        let peer = &self.peers[consumer];
+        self.checker.check_board(consumer, peer, now_ms)?;
+        let (mut shown, mut running_known) = (0, 0);
+        for candidate in
+            peer.board
+                .candidates(JobKind::ChatCompletions, MODEL, self.terms.coordinator, now_ms)
+        {
+            let provider = candidate.listing.provider;
+            let index = self.provider_indexes.get(&provider).copied();
+            let index = index.ok_or(Breach::InvalidShown {
+                peer: consumer,
+                provider,
+            })?;
+            let runs = now_us < self.stops_at_us[index];
+            self.figures.age_ms.add(now_ms - candidate.listing.issued_at_ms);
+            self.figures.gone.count(!runs);
+            running_known += u64::from(runs);
+            shown += 1;
+        }
+        let running = (0..self.providers.len())
+            .filter(|provider| self.runs_at(*provider, now_us))
+            .count();
+        self.figures.known.whole += running as u64;
+        self.figures.known.part += running_known;
+        trace.number(shown).number(running_known);
+        Ok(())
+    }
+
+    fn deliver(
+        &mut self,
+        (from, to): (usize, usize),
+        message: &Arc<Message>,
+        scheduler: &mut Scheduler<Event>,
+        trace: &mut Trace,
+    ) -> Result<(), Stop> {
+        trace.actor(from).actor(to).bytes(&message.digest);
+        if !self.runs_at(to, scheduler.now_us()) {
+            return Ok(());
+        }
+        if self.is_liar(to) {
+            self.liars[to - self.providers.len()].hear(message.clone());
+            return Ok(());
+        }
+        let reception = self.peers[to].receive(message, now_ms(scheduler.now_us()));
+        trace.bytes(format!("{reception:?}").as_bytes());
+        self.take(to, message, &reception, scheduler)?;
+        if self.peers[to].forwards(&reception) {
+            self.checker.check_forwarded(to, message)?;
+            self.send_to_all(to, Some(from), message, scheduler);
+        }
+        Ok(())
+    }
+
+    /// Checks and counts what a board made of a message.
+    fn take(
+        &mut self,
+        peer: usize,
+        message: &Message,
+        reception: &Reception,
+        scheduler: &Scheduler<Event>,
+    ) -> Result<(), Breach> {
+        match reception {
+            Reception::Refused(_) => self.figures.refused += 1,
+            Reception::Read(insertion) if insertion.is_news() => {
+                let now_us = scheduler.now_us();
+                let listing = self.checker.check_taken(peer, message, now_ms(now_us))?;
+                let key = (listing.provider, listing.sequence);
+                if let Some(publication) = self.publications.get(&key).copied() {
+                    self.count_delivery(peer, publication, now_us);
+                }
+            }
+            Reception::Duplicate | Reception::Read(_) => {}
+        }
+        Ok(())
+    }
+
+    fn count_delivery(&mut self, peer: usize, publication: Publication, now_us: u64) {
+        if peer == publication.publisher {
+            return;
+        }
+        let took_us = now_us - publication.at_us;
+        self.figures.delivery_ms.add(took_us / 1_000);
+        let in_time = took_us <= IN_TIME_US && self.runs_at(peer, publication.at_us + IN_TIME_US);
+        self.figures.deliveries_in_time += u64::from(publication.counts && in_time);
+    }
+
+    fn send_to_all(
+        &mut self,
+        from: usize,
+        except: Option<usize>,
+        message: &Arc<Message>,
+        scheduler: &mut Scheduler<Event>,
+    ) {
+        let (jitter_us, loss) = (
+            self.scenario.network.jitter_ms.get() * 1_000,
+            self.scenario.network.loss.get(),
+        );
+        let rng = &mut self.network_rngs[from];
+        for link in self.links[from].iter().filter(|link| Some(link.to) != except) {
+            self.figures.messages_sent += 1;
+            // Both are drawn for every message, so that another loss leaves the delays as they were.
+            let (lost, delay_us) = (
+                rng.random_bool(loss),
+                link.latency_us + rng.random_range(0..=jitter_us),
+            );
+            if lost {
+                self.figures.messages_lost += 1;
+            } else {
+                scheduler.schedule_after(
+                    delay_us,
+                    Event::Deliver {
+                        to: link.to,
+                        from,
+                        message: message.clone(),
+                    },
+                );
+            }
+        }
+    }
+
+    fn report(self, outcome: Outcome<Stop>) -> Result<Report, RunError> {
+        let breaches = match outcome.breach {
+            None => vec![],
+            Some(Stop::Listing(error)) => return Err(error.into()),
+            Some(Stop::Breach(breach)) => {
+                let (event, at_ms) = (outcome.events, outcome.stopped_at_us / 1_000);
+                vec![BreachReport {
+                    event,
+                    at_ms,
+                    message: breach.to_string(),
+                    breach,
+                }]
+            }
+        };
+        let counted =
+            |counts: fn(&Breach) -> bool| breaches.iter().filter(|it| counts(&it.breach)).count() as u64;
+        let invalid_forwarded = counted(|breach| matches!(breach, Breach::InvalidForwarded { .. }));
+        let invalid_shown = counted(|breach| matches!(breach, Breach::InvalidShown { .. }));
+        let duration_ms = if breaches.is_empty() {
+            self.end_us()
+        } else {
+            outcome.stopped_at_us
+        } / 1_000;
+        let figures = self.figures;
+        let report = Report {
+            question: self.scenario.question,
+            answer: String::new(),
+            nodes: self.peers.len() as u64,
+            seed: self.seed,
+            events: outcome.events,
+            duration_ms,
+            digest: outcome.digest,
+            breaches,
+            published: figures.published,
+            messages_sent: figures.messages_sent,
+            messages_lost: figures.messages_lost,
+            delivered: Share {
+                part: figures.deliveries_in_time,
+                whole: figures.expected_deliveries,
+            },
+            delivery: (&figures.delivery_ms).into(),
+            age: (&figures.age_ms).into(),
+            gone_shown: figures.gone,
+            running_known: figures.known,
+            lies_sent: figures
+                .lies_sent
+                .into_iter()
+                .map(|(lie, sent)| (lie.to_string(), sent))
+                .collect(),
+            invalid_refused: figures.refused,
+            invalid_forwarded,
+            invalid_shown,
+        };
+        Ok(report.answered())
+    }
+}
+
+impl World for ListingGossip {
+    type Event = Event;
+    type Breach = Stop;
+
+    fn handle(
+        &mut self,
+        event: Event,
+        scheduler: &mut Scheduler<Event>,
+        trace: &mut Trace,
+    ) -> Result<(), Stop> {
+        let now_us = scheduler.now_us();
+        match event {
+            Event::Publish { provider } => {
+                trace.bytes(b"publish").actor(provider);
+                if !self.runs_at(provider, now_us) {
+                    return Ok(());
+                }
+                self.publish(provider, false, scheduler)?;
+                self.peers[provider].board.expire(now_ms(now_us));
+                // Without it all providers would keep the rhythm of the first round for ever.
+                let drift_us = self.providers[provider].rng.random_range(0..SECOND_US);
+                scheduler.schedule_after(self.publish_every_us() + drift_us, Event::Publish { provider });
+            }
+            Event::Leave { provider } => {
+                trace.bytes(b"leave").actor(provider);
+                self.publish(provider, true, scheduler)?;
+            }
+            Event::Crash { provider } => {
+                trace.bytes(b"crash").actor(provider);
+            }
+            Event::Lie { liar } => {
+                trace.bytes(b"lie").actor(liar);
+                self.lie(liar, scheduler, trace)?;
+                scheduler.schedule_after(self.lie_every_us(), Event::Lie { liar });
+            }
+            Event::Ask { consumer } => {
+                trace.bytes(b"ask").actor(consumer);
+                self.ask(consumer, now_us, trace)?;
+                scheduler.schedule_after(self.ask_every_us(), Event::Ask { consumer });
+            }
+            Event::Deliver { to, from, message } => {
+                trace.bytes(b"deliver");
+                self.deliver((from, to), &message, scheduler, trace)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Links in both directions, each pair of peers with its own latency.
+fn links(scenario: &Scenario, seed: u64, peers: usize) -> Result<Vec<Vec<Link>>, NoGraph> {
+    let mut rng = stream(seed, "graph", 0);
+    let graph = random_regular(peers, count(scenario.network.degree.get_ref().get()), &mut rng)?;
+    let (min_ms, max_ms) = (
+        scenario.network.latency_min_ms.get(),
+        scenario.network.latency_max_ms.get_ref().get(),
+    );
+    let mut links = vec![Vec::new(); peers];
+    for (one, neighbours) in graph.iter().enumerate() {
+        for other in neighbours.iter().copied().filter(|other| one < *other) {
+            let latency_us = rng.random_range(min_ms * 1_000..=max_ms * 1_000);
+            links[one].push(Link {
+                to: other,
+                latency_us,
+            });
+            links[other].push(Link { to: one, latency_us });
+        }
+    }
+    Ok(links)
+}
+
+/// Scenarios bound every count far below what an index can hold.
+fn count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+const fn now_ms(now_us: u64) -> u64 {
+    EPOCH_MS + now_us / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "# Does a small world hold?
+duration_s = 90
+network = { degree = 6, latency_min_ms = 5, latency_max_ms = 80, jitter_ms = 10, loss = 0.05 }
+providers = { count = 10, publish_every_s = 15, ttl_s = 45, leaving = 2, crashing = 2 }
+liars = { count = 4, lie_every_s = 3 }
+consumers = { count = 6, ask_every_s = 5 }
+";
+
+    fn small() -> Scenario {
+        Scenario::parse(SMALL).unwrap()
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_report_and_another_one_another() {
+        let report = run(&small(), 7).unwrap();
+        assert_eq!(report, run(&small(), 7).unwrap());
+        let other = run(&small(), 8).unwrap();
+        assert_ne!(report.digest, other.digest);
+        assert_eq!((report.nodes, report.duration_ms), (20, 90_000));
+    }
+
+    #[test]
+    fn no_lie_is_forwarded_or_shown_and_nearly_everything_true_arrives() {
+        for seed in 0..8 {
+            let report = run(&small(), seed).unwrap();
+            assert_eq!(report.breaches, []);
+            assert_eq!((report.invalid_forwarded, report.invalid_shown), (0, 0));
+            assert!(
+                report.lies_sent.len() == 4 && report.invalid_refused > 100,
+                "{report:?}"
+            );
+            assert!(report.delivered.whole > 500, "{report:?}");
+            assert!(
+                report.delivered.part * 100 >= report.delivered.whole * 95,
+                "{report:?}"
+            );
+            assert!(
+                report.running_known.part * 100 >= report.running_known.whole * 95,
+                "{report:?}"
+            );
+            assert!(
+                report.messages_lost * 100 / report.messages_sent < 8,
+                "{report:?}"
+            );
+            // Nobody can be seen longer than a listing holds, and nobody's is renewed in less than an interval.
+            assert!(
+                report.age.p99_ms.unwrap() < 45_000 && report.age.p50_ms.unwrap() < 15_000,
+                "{report:?}"
+            );
+            assert!(report.gone_shown.part > 0, "{report:?}");
+        }
+    }
+
+    #[test]
+    fn without_loss_liars_and_departures_every_listing_arrives() {
+        let calm = SMALL
+            .replace("loss = 0.05", "loss = 0.0")
+            .replace("leaving = 2, crashing = 2", "leaving = 0, crashing = 0")
+            .replace("liars = { count = 4", "liars = { count = 0");
+        let report = run(&Scenario::parse(&calm).unwrap(), 1).unwrap();
+        assert!(
+            report.delivered.whole > 0 && report.delivered.part == report.delivered.whole,
+            "{report:?}"
+        );
+        assert_eq!(report.running_known.part, report.running_known.whole);
+        assert_eq!(
+            (
+                report.gone_shown.part,
+                report.messages_lost,
+                report.invalid_refused
+            ),
+            (0, 0, 0)
+        );
+        assert!(report.delivery.p99_ms.unwrap() <= 5 * 90, "{report:?}");
+    }
+
+    #[test]
+    fn a_network_that_loses_everything_delivers_nothing() {
+        let lost = SMALL.replace("loss = 0.05", "loss = 1.0");
+        let report = run(&Scenario::parse(&lost).unwrap(), 1).unwrap();
+        assert_eq!(
+            (report.delivered.part, report.messages_lost),
+            (0, report.messages_sent)
+        );
+        assert_eq!((report.age.p50_ms, report.running_known.part), (None, 0));
+        assert!(report.answer.contains("unknown"));
+    }
+
+    #[test]
+    fn a_farewell_is_heard_and_a_crash_is_seen_until_the_listing_expires() {
+        let gone = |leaving, crashing| {
+            let text = SMALL
+                .replace(
+                    "leaving = 2, crashing = 2",
+                    &format!("leaving = {leaving}, crashing = {crashing}"),
+                )
+                .replace("loss = 0.05", "loss = 0.0")
+                .replace("liars = { count = 4", "liars = { count = 0");
+            run(&Scenario::parse(&text).unwrap(), 3).unwrap().gone_shown.part
+        };
+        assert!(gone(5, 0) * 10 < gone(0, 5), "{} {}", gone(5, 0), gone(0, 5));
+    }
+
+    #[test]
+    fn a_planted_bug_is_found_at_an_event_that_replays() {
+        for seed in 0..8 {
+            let report = run_with(&small(), seed, Forwarding::Everything).unwrap();
+            let breach = report
+                .breaches
+                .first()
+                .expect("forwarding without verifying was not found");
+            assert!(
+                matches!(breach.breach, Breach::InvalidForwarded { .. }),
+                "{breach:?}"
+            );
+            assert_eq!((breach.event, report.invalid_forwarded), (report.events, 1));
+            assert!(report.answer.contains(&format!("event {}", breach.event)));
+            assert!(report.answer.contains(&format!("--seed {seed}")));
+            assert_eq!(report, run_with(&small(), seed, Forwarding::Everything).unwrap());
+        }
+    }
+}
