@@ -50,11 +50,16 @@ pub fn run(command: Command, json: bool) -> anyhow::Result<ExitCode> {
             let scenario = scenario.as_deref().map_or_else(embedded, read)?;
             let report = listing_gossip::run(&scenario, seed)?;
             print(&report, json, &mut stdout).context("the report could not be written to stdout")?;
-            Ok(if report.breaches.is_empty() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            })
+            if let Some(breach) = report.breaches.first() {
+                writeln!(
+                    std::io::stderr().lock(),
+                    "error: event {}: {}",
+                    breach.event,
+                    breach.message
+                )?;
+                return Ok(ExitCode::FAILURE);
+            }
+            Ok(ExitCode::SUCCESS)
         }
     }
 }

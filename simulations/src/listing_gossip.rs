@@ -345,9 +345,8 @@ impl ListingGossip {
             Reception::Refused(_) => self.figures.refused += 1,
             Reception::Read(insertion) if insertion.is_news() => {
                 let now_us = scheduler.now_us();
-                let listing = self.checker.check_taken(peer, message, now_ms(now_us))?;
-                let key = (listing.provider, listing.sequence);
-                if let Some(publication) = self.publications.get(&key).copied() {
+                let taken = self.checker.check_taken(peer, message)?;
+                if let Some(publication) = self.publications.get(&taken).copied() {
                     self.count_delivery(peer, publication, now_us);
                 }
             }
@@ -417,7 +416,8 @@ impl ListingGossip {
         let counted =
             |counts: fn(&Breach) -> bool| breaches.iter().filter(|it| counts(&it.breach)).count() as u64;
         let invalid_forwarded = counted(|breach| matches!(breach, Breach::InvalidForwarded { .. }));
-        let invalid_shown = counted(|breach| matches!(breach, Breach::InvalidShown { .. }));
+        let invalid_shown =
+            counted(|breach| matches!(breach, Breach::InvalidTaken { .. } | Breach::InvalidShown { .. }));
         let duration_ms = if breaches.is_empty() {
             self.end_us()
         } else {
@@ -642,6 +642,23 @@ consumers = { count = 6, ask_every_s = 5 }
             run(&Scenario::parse(&text).unwrap(), 3).unwrap().gone_shown.part
         };
         assert!(gone(5, 0) * 10 < gone(0, 5), "{} {}", gone(5, 0), gone(0, 5));
+    }
+
+    #[test]
+    fn forwarding_what_is_no_news_is_found() {
+        // Longer than peers remember messages, so that replays are read again.
+        let text = SMALL.replace("duration_s = 90", "duration_s = 240");
+        let scenario = Scenario::parse(&text).unwrap();
+        assert_eq!(run(&scenario, 1).unwrap().breaches, []);
+        let report = run_with(&scenario, 1, Forwarding::EverythingValid).unwrap();
+        let breach = report
+            .breaches
+            .first()
+            .expect("forwarding old listings was not found");
+        assert!(
+            matches!(breach.breach, Breach::StaleForwarded { .. }),
+            "{breach:?}"
+        );
     }
 
     #[test]

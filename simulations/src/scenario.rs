@@ -141,7 +141,7 @@ pub struct Consumers {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ScenarioError {
     /// Not TOML, an unknown or missing key, or a value out of its bounds. The message names the line.
-    #[error("{0}")]
+    #[error(transparent)]
     Toml(#[from] toml::de::Error),
     /// The first line asks nothing.
     #[error("line 1: the first line of a scenario is the question it asks, as a comment: '# How …?'")]

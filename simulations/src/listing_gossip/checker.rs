@@ -1,6 +1,6 @@
 //! What must hold at every moment of a run, checked by someone who knows what was really published.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::listing::Listing;
@@ -17,6 +17,24 @@ pub enum Breach {
     #[error("peer {peer} forwarded a message that no provider published")]
     InvalidForwarded {
         /// Which peer.
+        peer: usize,
+    },
+    /// An honest peer forwarded a listing that is not newer than what it had forwarded before.
+    #[error("peer {peer} forwarded listing {sequence} of {provider} after {highest}")]
+    StaleForwarded {
+        /// Which peer.
+        peer: usize,
+        /// Whose listing.
+        provider: AccountId,
+        /// The listing's sequence number.
+        sequence: u64,
+        /// The highest one that the peer had forwarded before.
+        highest: u64,
+    },
+    /// The board of an honest peer took something that no provider published.
+    #[error("the board of peer {peer} took a message that no provider published")]
+    InvalidTaken {
+        /// Whose board.
         peer: usize,
     },
     /// The board of an honest peer shows something that no provider published.
@@ -55,39 +73,42 @@ pub enum Breach {
 #[derive(Debug, Default)]
 pub(super) struct Checker {
     published: BTreeMap<(AccountId, u64), Listing>,
-    genuine: BTreeSet<[u8; 32]>,
+    /// By the digest of the message: provider and sequence.
+    genuine: BTreeMap<[u8; 32], (AccountId, u64)>,
+    /// By peer and provider: the highest sequence number that its board took.
     highest: BTreeMap<(usize, AccountId), u64>,
+    /// By peer and provider: the highest sequence number that it forwarded.
+    forwarded: BTreeMap<(usize, AccountId), u64>,
 }
 
 impl Checker {
     pub(super) fn record(&mut self, listing: Listing, message: &Message) {
-        self.genuine.insert(message.digest);
+        self.genuine
+            .insert(message.digest, (listing.provider, listing.sequence));
         self.published
             .insert((listing.provider, listing.sequence), listing);
     }
 
-    pub(super) fn check_forwarded(&self, peer: usize, message: &Message) -> Result<(), Breach> {
-        if self.genuine.contains(&message.digest) {
-            Ok(())
-        } else {
-            Err(Breach::InvalidForwarded { peer })
+    pub(super) fn check_forwarded(&mut self, peer: usize, message: &Message) -> Result<(), Breach> {
+        let genuine = self.genuine.get(&message.digest).copied();
+        let (provider, sequence) = genuine.ok_or(Breach::InvalidForwarded { peer })?;
+        let highest = self.forwarded.entry((peer, provider)).or_insert(0);
+        if sequence <= *highest {
+            return Err(Breach::StaleForwarded {
+                peer,
+                provider,
+                sequence,
+                highest: *highest,
+            });
         }
+        *highest = sequence;
+        Ok(())
     }
 
-    /// Checks a message that a board took as news, and says what was published in it.
-    pub(super) fn check_taken(
-        &mut self,
-        peer: usize,
-        message: &Message,
-        now_ms: u64,
-    ) -> Result<&Listing, Breach> {
-        let opened = Listing::open(&message.sealed, now_ms).map_err(|_| Breach::InvalidForwarded { peer })?;
-        let (provider, sequence) = (opened.provider, opened.sequence);
-        let published = self
-            .published
-            .get(&(provider, sequence))
-            .filter(|published| **published == opened);
-        let published = published.ok_or(Breach::InvalidShown { peer, provider })?;
+    /// Checks a message that a board took as news. Returns the provider and sequence number that it is of.
+    pub(super) fn check_taken(&mut self, peer: usize, message: &Message) -> Result<(AccountId, u64), Breach> {
+        let genuine = self.genuine.get(&message.digest).copied();
+        let (provider, sequence) = genuine.ok_or(Breach::InvalidTaken { peer })?;
         let highest = self.highest.entry((peer, provider)).or_insert(0);
         if sequence <= *highest {
             return Err(Breach::WentBack {
@@ -98,7 +119,7 @@ impl Checker {
             });
         }
         *highest = sequence;
-        Ok(published)
+        Ok((provider, sequence))
     }
 
     pub(super) fn check_board(&self, index: usize, peer: &Peer, now_ms: u64) -> Result<(), Breach> {
@@ -141,7 +162,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000_000;
 
     #[test]
-    fn each_rule_is_found_broken() {
+    fn broken_rules_are_found() {
         let terms = Terms {
             coordinator: keypair(1, "coordinator", 0).account(),
             ttl_ms: 60_000,
@@ -155,26 +176,30 @@ mod tests {
             checker.check_forwarded(3, &first_message),
             Err(Breach::InvalidForwarded { peer: 3 })
         );
-        let unpublished = Err(Breach::InvalidShown {
+        assert_eq!(
+            checker.check_taken(3, &first_message),
+            Err(Breach::InvalidTaken { peer: 3 })
+        );
+        checker.record(first, &first_message);
+        checker.record(second, &second_message);
+        assert_eq!(checker.check_forwarded(3, &first_message), Ok(()));
+        let stale = Breach::StaleForwarded {
             peer: 3,
             provider: account,
-        });
-        assert_eq!(checker.check_taken(3, &first_message, NOW).cloned(), unpublished);
-        checker.record(first.clone(), &first_message);
-        checker.record(second.clone(), &second_message);
-        assert_eq!(checker.check_forwarded(3, &first_message), Ok(()));
-        assert_eq!(checker.check_taken(3, &second_message, NOW), Ok(&second));
+            sequence: 1,
+            highest: 1,
+        };
+        assert_eq!(checker.check_forwarded(3, &first_message), Err(stale));
+        assert_eq!(checker.check_forwarded(3, &second_message), Ok(()));
+        assert_eq!(checker.check_taken(3, &second_message), Ok((account, 2)));
         let went_back = Breach::WentBack {
             peer: 3,
             provider: account,
             sequence: 1,
             highest: 2,
         };
-        assert_eq!(
-            checker.check_taken(3, &first_message, NOW),
-            Err(went_back.clone())
-        );
-        assert_eq!(checker.check_taken(4, &first_message, NOW), Ok(&first));
+        assert_eq!(checker.check_taken(3, &first_message), Err(went_back.clone()));
+        assert_eq!(checker.check_taken(4, &first_message), Ok((account, 1)));
 
         let mut peer = Peer::new(Forwarding::News);
         peer.receive(&first_message, NOW);

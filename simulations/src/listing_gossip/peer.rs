@@ -43,6 +43,9 @@ pub(super) enum Forwarding {
     /// A planted bug: everything, whether it is valid or not.
     #[cfg(test)]
     Everything,
+    /// A planted bug: everything valid, whether it is news or not.
+    #[cfg(test)]
+    EverythingValid,
 }
 
 /// One peer.
@@ -89,6 +92,8 @@ impl Peer {
             (Forwarding::News, Reception::Refused(_)) => false,
             #[cfg(test)]
             (Forwarding::Everything, _) => true,
+            #[cfg(test)]
+            (Forwarding::EverythingValid, reception) => matches!(reception, Reception::Read(_)),
         }
     }
 }
