@@ -6,6 +6,7 @@
 //! what is measured is what boards and redundant paths alone achieve, not the whole of the real mesh.
 
 mod actors;
+mod beginning;
 mod checker;
 mod peer;
 mod report;
@@ -17,19 +18,18 @@ use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::job::JobKind;
 use gristmill_protocol::listing::ListingError;
 use rand::RngExt;
-use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use thiserror::Error;
 
-use self::actors::{Liar, MODEL, Provider, Terms, keypair};
+use self::actors::{Liar, MODEL, Provider, Terms};
 pub use self::checker::Breach;
 use self::checker::Checker;
 use self::peer::{Forwarding, Message, Peer, Reception};
 use self::report::Figures;
 pub use self::report::{BreachReport, Report, Share, Times};
-use crate::engine::{self, LimitError, Limits, Outcome, Scheduler, Trace, World, stream};
+use crate::engine::{self, LimitError, Limits, Scheduler, Trace, World};
 use crate::scenario::Scenario;
-use crate::topology::{NoGraph, random_regular};
+use crate::topology::NoGraph;
 
 /// When virtual time begins, as Unix time in milliseconds (January 2027).
 const EPOCH_MS: u64 = 1_800_000_000_000;
@@ -134,77 +134,6 @@ struct ListingGossip {
 }
 
 impl ListingGossip {
-    fn new(
-        scenario: &Scenario,
-        seed: u64,
-        forwarding: Forwarding,
-        scheduler: &mut Scheduler<Event>,
-    ) -> Result<Self, NoGraph> {
-        let peers = count(scenario.peers());
-        let (providers, liars) = (scenario.providers.count.get(), scenario.liars.count.get());
-        let providers: Vec<Provider> = (0..providers).map(|index| Provider::new(seed, index)).collect();
-        let index_of = |(index, provider): (usize, &Provider)| (provider.keypair.account(), index);
-        let mut world = Self {
-            seed,
-            terms: Terms {
-                coordinator: keypair(seed, "coordinator key", 0).account(),
-                ttl_ms: scenario.providers.ttl_s.get() * 1_000,
-            },
-            peers: (0..peers).map(|_| Peer::new(forwarding)).collect(),
-            links: links(scenario, seed, peers)?,
-            network_rngs: (0..peers as u64)
-                .map(|peer| stream(seed, "network", peer))
-                .collect(),
-            stops_at_us: vec![u64::MAX; peers],
-            provider_indexes: providers.iter().enumerate().map(index_of).collect(),
-            providers,
-            liars: (0..liars).map(|index| Liar::new(seed, index)).collect(),
-            publications: BTreeMap::new(),
-            checker: Checker::default(),
-            figures: Figures::default(),
-            scenario: scenario.clone(),
-        };
-        world.schedule_departures(scheduler);
-        world.schedule_actors(scheduler);
-        Ok(world)
-    }
-
-    fn schedule_departures(&mut self, scheduler: &mut Scheduler<Event>) {
-        let mut rng = stream(self.seed, "departures", 0);
-        let mut providers: Vec<usize> = (0..self.providers.len()).collect();
-        providers.shuffle(&mut rng);
-        let leaving = count(self.scenario.providers.leaving.get());
-        let crashing = count(self.scenario.providers.crashing.get_ref().get());
-        let first_us = self.publish_every_us().min(self.end_us() - 1);
-        for (place, provider) in providers.into_iter().take(leaving + crashing).enumerate() {
-            let at_us = rng.random_range(first_us..self.end_us());
-            self.stops_at_us[provider] = at_us;
-            let event = if place < leaving {
-                Event::Leave { provider }
-            } else {
-                Event::Crash { provider }
-            };
-            scheduler.schedule_after(at_us, event);
-        }
-    }
-
-    /// Everyone begins at a random moment of the own interval. Consumers wait until each provider has published.
-    fn schedule_actors(&mut self, scheduler: &mut Scheduler<Event>) {
-        let mut rng = stream(self.seed, "beginnings", 0);
-        let (publish_us, lie_us, ask_us) =
-            (self.publish_every_us(), self.lie_every_us(), self.ask_every_us());
-        for provider in 0..self.providers.len() {
-            scheduler.schedule_after(rng.random_range(0..publish_us), Event::Publish { provider });
-        }
-        for liar in self.providers.len()..self.first_consumer() {
-            scheduler.schedule_after(rng.random_range(0..lie_us), Event::Lie { liar });
-        }
-        for consumer in self.first_consumer()..self.peers.len() {
-            let begin_us = publish_us + IN_TIME_US;
-            scheduler.schedule_after(begin_us + rng.random_range(0..ask_us), Event::Ask { consumer });
-        }
-    }
-
     const fn end_us(&self) -> u64 {
         self.scenario.duration_s.get() * SECOND_US
     }
@@ -398,63 +327,6 @@ impl ListingGossip {
             }
         }
     }
-
-    fn report(self, outcome: Outcome<Stop>) -> Result<Report, RunError> {
-        let breaches = match outcome.breach {
-            None => vec![],
-            Some(Stop::Listing(error)) => return Err(error.into()),
-            Some(Stop::Breach(breach)) => {
-                let (event, at_ms) = (outcome.events, outcome.stopped_at_us / 1_000);
-                vec![BreachReport {
-                    event,
-                    at_ms,
-                    message: breach.to_string(),
-                    breach,
-                }]
-            }
-        };
-        let counted =
-            |counts: fn(&Breach) -> bool| breaches.iter().filter(|it| counts(&it.breach)).count() as u64;
-        let invalid_forwarded = counted(|breach| matches!(breach, Breach::InvalidForwarded { .. }));
-        let invalid_shown =
-            counted(|breach| matches!(breach, Breach::InvalidTaken { .. } | Breach::InvalidShown { .. }));
-        let duration_ms = if breaches.is_empty() {
-            self.end_us()
-        } else {
-            outcome.stopped_at_us
-        } / 1_000;
-        let figures = self.figures;
-        let report = Report {
-            question: self.scenario.question,
-            answer: String::new(),
-            nodes: self.peers.len() as u64,
-            seed: self.seed,
-            events: outcome.events,
-            duration_ms,
-            digest: outcome.digest,
-            breaches,
-            published: figures.published,
-            messages_sent: figures.messages_sent,
-            messages_lost: figures.messages_lost,
-            delivered: Share {
-                part: figures.deliveries_in_time,
-                whole: figures.expected_deliveries,
-            },
-            delivery: (&figures.delivery_ms).into(),
-            age: (&figures.age_ms).into(),
-            gone_shown: figures.gone,
-            running_known: figures.known,
-            lies_sent: figures
-                .lies_sent
-                .into_iter()
-                .map(|(lie, sent)| (lie.to_string(), sent))
-                .collect(),
-            invalid_refused: figures.refused,
-            invalid_forwarded,
-            invalid_shown,
-        };
-        Ok(report.answered())
-    }
 }
 
 impl World for ListingGossip {
@@ -504,28 +376,6 @@ impl World for ListingGossip {
         }
         Ok(())
     }
-}
-
-/// Links in both directions, each pair of peers with its own latency.
-fn links(scenario: &Scenario, seed: u64, peers: usize) -> Result<Vec<Vec<Link>>, NoGraph> {
-    let mut rng = stream(seed, "graph", 0);
-    let graph = random_regular(peers, count(scenario.network.degree.get_ref().get()), &mut rng)?;
-    let (min_ms, max_ms) = (
-        scenario.network.latency_min_ms.get(),
-        scenario.network.latency_max_ms.get_ref().get(),
-    );
-    let mut links = vec![Vec::new(); peers];
-    for (one, neighbours) in graph.iter().enumerate() {
-        for other in neighbours.iter().copied().filter(|other| one < *other) {
-            let latency_us = rng.random_range(min_ms * 1_000..=max_ms * 1_000);
-            links[one].push(Link {
-                to: other,
-                latency_us,
-            });
-            links[other].push(Link { to: one, latency_us });
-        }
-    }
-    Ok(links)
 }
 
 /// Scenarios bound every count far below what an index can hold.

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use super::actors::Lie;
 use super::checker::Breach;
+use super::{ListingGossip, RunError, Stop};
+use crate::engine::Outcome;
 
 /// How often each value occurred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -150,8 +152,67 @@ pub struct Report {
     pub invalid_shown: u64,
 }
 
+impl ListingGossip {
+    pub(super) fn report(self, outcome: Outcome<Stop>) -> Result<Report, RunError> {
+        let breaches = match outcome.breach {
+            None => vec![],
+            Some(Stop::Listing(error)) => return Err(error.into()),
+            Some(Stop::Breach(breach)) => {
+                let (event, at_ms) = (outcome.events, outcome.stopped_at_us / 1_000);
+                vec![BreachReport {
+                    event,
+                    at_ms,
+                    message: breach.to_string(),
+                    breach,
+                }]
+            }
+        };
+        let counted =
+            |counts: fn(&Breach) -> bool| breaches.iter().filter(|it| counts(&it.breach)).count() as u64;
+        let invalid_forwarded = counted(|breach| matches!(breach, Breach::InvalidForwarded { .. }));
+        let invalid_shown =
+            counted(|breach| matches!(breach, Breach::InvalidTaken { .. } | Breach::InvalidShown { .. }));
+        let duration_ms = if breaches.is_empty() {
+            self.end_us()
+        } else {
+            outcome.stopped_at_us
+        } / 1_000;
+        let figures = self.figures;
+        let report = Report {
+            question: self.scenario.question,
+            answer: String::new(),
+            nodes: self.peers.len() as u64,
+            seed: self.seed,
+            events: outcome.events,
+            duration_ms,
+            digest: outcome.digest,
+            breaches,
+            published: figures.published,
+            messages_sent: figures.messages_sent,
+            messages_lost: figures.messages_lost,
+            delivered: Share {
+                part: figures.deliveries_in_time,
+                whole: figures.expected_deliveries,
+            },
+            delivery: (&figures.delivery_ms).into(),
+            age: (&figures.age_ms).into(),
+            gone_shown: figures.gone,
+            running_known: figures.known,
+            lies_sent: figures
+                .lies_sent
+                .into_iter()
+                .map(|(lie, sent)| (lie.to_string(), sent))
+                .collect(),
+            invalid_refused: figures.refused,
+            invalid_forwarded,
+            invalid_shown,
+        };
+        Ok(report.answered())
+    }
+}
+
 impl Report {
-    pub(super) fn answered(mut self) -> Self {
+    fn answered(mut self) -> Self {
         self.answer = self.answer();
         self
     }
