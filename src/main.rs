@@ -67,6 +67,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let program = Program::parse();
+    fix_thread_count();
     terminal::start_logging(&program.log);
     let configuration = match Configuration::load(program.config.as_deref(), program.data_dir) {
         Ok(configuration) => configuration,
@@ -89,6 +90,20 @@ fn main() -> ExitCode {
         terminal::report(&error);
         ExitCode::FAILURE
     })
+}
+
+/// Tells candle once how many threads there are: left alone it counts the cores at every matrix product, which takes
+/// longer than a small product itself.
+fn fix_thread_count() {
+    const VARIABLE: &str = "RAYON_NUM_THREADS";
+    if std::env::var_os(VARIABLE).is_none() {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        #[expect(unsafe_code, reason = "no other thread runs yet that could read the environment")]
+        // SAFETY: called first in `main`, before any thread is started.
+        unsafe {
+            std::env::set_var(VARIABLE, threads.to_string());
+        }
+    }
 }
 
 async fn run(command: Command, configuration: Configuration, json: bool) -> anyhow::Result<ExitCode> {

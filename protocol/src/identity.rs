@@ -118,7 +118,7 @@ impl<'de> Deserialize<'de> for AccountId {
 crate::text_schema!(
     AccountId,
     "An account: the libp2p peer id of its Ed25519 key",
-    "12D3KooWGgZQtRkhjRxTZ6uQKhYgrFRbUy3j2SkZzEr8ucPb9nLt"
+    "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 );
 
 /// An Ed25519 signature.

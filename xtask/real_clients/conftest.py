@@ -198,8 +198,8 @@ def market(tmp_path_factory, upstream_server):
     market = Market(tmp_path_factory.mktemp("market"))
     try:
         market.start_coordinator("--starter-grant", "5")
-        market.start_node("node-guide", "--model", "guide")
-        market.start_node("node-upstream", "--upstream", upstream_server.url, "--model", "none")
+        market.start_node("node-guide", "--model", "guide", "--upstream", "none")
+        market.start_node("node-upstream", "--upstream", upstream_server.url)
         market.start_client()
         market.wait_for_model("gristmill-guide")
         market.wait_for_model(upstream.CHAT_MODEL)

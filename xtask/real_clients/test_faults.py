@@ -18,7 +18,7 @@ def two_providers(tmp_path_factory, upstream_server):
     try:
         market.start_coordinator("--starter-grant", "5")
         for name in ("first", "second"):
-            market.start_node(name, "--upstream", upstream_server.url, "--model", "none",
+            market.start_node(name, "--upstream", upstream_server.url,
                               "--redeem-interval-seconds", "1")
         market.start_client()
         market.wait_for_model(CHAT_MODEL, providers=2)

@@ -114,7 +114,7 @@ def test_no_credits(market, tmp_path_factory, client):
     poor = Market(tmp_path_factory.mktemp("poor"))
     try:
         poor.start_coordinator()
-        poor.start_node("node", "--model", "guide")
+        poor.start_node("node", "--model", "guide", "--upstream", "none")
         poor.start_client()
         poor.wait_for_model("gristmill-guide")
         sdk = OpenAI(base_url=poor.base_url, api_key="none", max_retries=0)

@@ -51,24 +51,31 @@ impl Workplace {
         command
     }
 
-    /// A Python of a virtual environment with the packages of a requirements file, made where it is not there or
-    /// older than the file.
-    pub(super) fn python(&self, requirements: &Path) -> anyhow::Result<PathBuf> {
+    /// A Python of a virtual environment with the packages that the real-client tests name, made where it is not
+    /// there or they name others by now.
+    pub(super) fn python(&self, scripts: &Path) -> anyhow::Result<PathBuf> {
+        let requirements = [
+            (scripts.join("requirements.txt"), None),
+            (scripts.join("requirements-without-dependencies.txt"), Some("--no-deps")),
+        ];
         let folder = self.folder.join("python");
         let scripts = if cfg!(windows) { "Scripts" } else { "bin" };
         let python = folder.join(scripts).join(format!("python{}", env::consts::EXE_SUFFIX));
         let stamp = folder.join("installed");
-        let wanted = std::fs::read_to_string(requirements)?;
+        let mut wanted = String::new();
+        for (file, _) in &requirements {
+            wanted += &std::fs::read_to_string(file)?;
+        }
         if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && python.exists() {
             return Ok(python);
         }
         let system = if cfg!(windows) { "python" } else { "python3" };
         succeed(self.command(system).args(["-m", "venv", "--clear"]).arg(&folder))?;
-        succeed(
-            self.command(&python)
-                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
-                .arg(requirements),
-        )?;
+        for (file, option) in &requirements {
+            let mut install = self.command(&python);
+            install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+            succeed(install.args(option).arg("-r").arg(file))?;
+        }
         std::fs::write(&stamp, wanted)?;
         Ok(python)
     }

@@ -62,7 +62,7 @@ fn build(workplace: &Workplace) -> anyhow::Result<()> {
 }
 
 fn test(workplace: &Workplace) -> anyhow::Result<()> {
-    let python = workplace.python(&requirements(workplace))?;
+    let python = workplace.python(&real_client_scripts(workplace))?;
     let mut test =
         workplace.cargo(&["test", "--quiet", "--workspace", "--lib", "--bins", "--tests", "--features", FEATURES]);
     succeed(test.env("GRISTMILL_MINILM_PYTHON", python))
@@ -91,13 +91,13 @@ fn demo(workplace: &Workplace) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn requirements(workplace: &Workplace) -> std::path::PathBuf {
-    workplace.root.join("xtask/real_clients/requirements.txt")
+fn real_client_scripts(workplace: &Workplace) -> std::path::PathBuf {
+    workplace.root.join("xtask/real_clients")
 }
 
 fn real_clients(workplace: &Workplace) -> anyhow::Result<()> {
-    let scripts = workplace.root.join("xtask/real_clients");
-    let python = workplace.python(&requirements(workplace))?;
+    let scripts = real_client_scripts(workplace);
+    let python = workplace.python(&scripts)?;
     let node_folder = workplace.node_packages(&scripts)?;
     let mut tests = workplace.command(python);
     tests

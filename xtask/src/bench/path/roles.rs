@@ -1,0 +1,114 @@
+//! Coordinator, node and client as processes of the release build, with state in a temporary folder.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::super::report::resident_mebibytes;
+use super::upstream::MODEL;
+
+/// The running processes. Dropping them kills them.
+pub(super) struct Roles {
+    processes: Vec<(&'static str, Child)>,
+    client_url: String,
+    state: TempDir,
+}
+
+impl Roles {
+    /// Builds the program, starts the roles and waits until the upstream's model is on offer.
+    pub(super) async fn start(upstream: &str) -> anyhow::Result<Self> {
+        let program = build().await?;
+        let state = tempfile::tempdir()?;
+        let coordinator_url = format!("http://127.0.0.1:{}", free_port()?);
+        let client_url = format!("http://127.0.0.1:{}", free_port()?);
+        let mut roles = Self { processes: Vec::new(), client_url, state };
+        let listen = |url: &str| url.trim_start_matches("http://").to_owned();
+        let mesh = format!("/ip4/127.0.0.1/udp/{}/quic-v1", free_port()?);
+        let arguments =
+            ["serve", "--http-listen", &listen(&coordinator_url), "--mesh-listen", &mesh, "--starter-grant", "50"];
+        roles.spawn("coordinator", &program, &arguments)?;
+        until_ready(&format!("{coordinator_url}/healthz"), |_| true).await?;
+        let arguments = ["serve", "--coordinator", &coordinator_url, "--upstream", upstream, "--slots", "128"];
+        roles.spawn("node", &program, &arguments)?;
+        let address = listen(&roles.client_url);
+        let arguments = ["serve", "--coordinator", &coordinator_url, "--listen", &address];
+        roles.spawn("client", &program, &arguments)?;
+        let offered = |models: &Value| {
+            models["data"].as_array().is_some_and(|models| models.iter().any(|model| model["id"] == MODEL))
+        };
+        until_ready(&format!("{}/v1/models", roles.client_url), offered).await?;
+        Ok(roles)
+    }
+
+    fn spawn(&mut self, role: &'static str, program: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+        let folder = self.state.path().join(role);
+        std::fs::create_dir_all(&folder)?;
+        let child = Command::new(program)
+            .arg(role)
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(&folder)
+            .env("XDG_CONFIG_HOME", &folder)
+            .env("GRISTMILL_LOG", "error")
+            .env("GRISTMILL_NODE_LOCAL_API", "none")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("{role} can't be started"))?;
+        self.processes.push((role, child));
+        Ok(())
+    }
+
+    /// Where the proxy is.
+    pub(super) fn client_url(&self) -> &str {
+        &self.client_url
+    }
+
+    /// Resident memory of each role.
+    pub(super) fn resident_mebibytes(&self) -> Vec<(&'static str, f64)> {
+        let of = |(role, child): &(&'static str, Child)| Some((*role, resident_mebibytes(child.id()?)?));
+        self.processes.iter().filter_map(of).collect()
+    }
+
+    /// Kills the roles and waits for them.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        for (role, child) in self.processes.iter_mut().rev() {
+            child.kill().await.with_context(|| format!("{role} can't be stopped"))?;
+        }
+        Ok(())
+    }
+}
+
+async fn build() -> anyhow::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo).args(["build", "--quiet", "--release", "--package", "gristmill"]).status().await?;
+    ensure!(status.success(), "the release build failed");
+    // This program lies beside it.
+    let here = std::env::current_exe()?;
+    let folder = here.parent().context("this program has no folder")?;
+    Ok(folder.join(format!("gristmill{}", std::env::consts::EXE_SUFFIX)))
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+async fn until_ready(url: &str, ready: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
+    for _ in 0..600 {
+        if let Ok(answer) = reqwest::get(url).await
+            && answer.status().is_success()
+            && ready(&answer.json().await.unwrap_or_default())
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bail!("{url} was not ready within 60 s")
+}
