@@ -9,6 +9,24 @@
     )
 )]
 
+pub mod cli;
 pub mod core;
+pub mod daemon;
 pub mod engine;
 pub mod settings;
+
+mod channels;
+mod clock;
+mod job_driver;
+mod local_api;
+mod offering;
+mod publisher;
+mod receipt_file;
+mod redeemer;
+mod slots;
+mod tally;
+mod upstreams;
+mod voucher_file;
+
+pub use daemon::{Node, RedeemError, Redemption, RunningNode, StartError, StopError};
+pub use settings::{FileSection, ServeArguments, Settings, SettingsError};

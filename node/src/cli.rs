@@ -1,0 +1,206 @@
+//! `gristmill node`: serve, earnings, models.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use comfy_table::{CellAlignment, Table, presets};
+use gristmill_protocol::credits::Credits;
+use gristmill_protocol::listing::Offer;
+use gristmill_protocol::usage::Unit;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::daemon::{Node, RunningNode, StartError};
+use crate::settings::{FileSection, ServeArguments, Settings};
+
+mod earnings;
+mod models;
+mod signals;
+
+pub use earnings::EarningsArguments;
+
+use signals::Signals;
+
+/// The exit code for a configuration that makes no sense.
+const WRONG_CONFIGURATION: u8 = 3;
+/// The exit code of a program that was interrupted (128 and the number of SIGINT).
+const INTERRUPTED: u8 = 130;
+
+/// What an owner does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve jobs with this machine, until Ctrl-C
+    #[command(after_help = "Examples:\n  gristmill node serve\n  \
+                            gristmill node serve --upstream http://127.0.0.1:11434 --price-output 0.3\n  \
+                            gristmill node serve --model Qwen/Qwen2.5-0.5B-Instruct --slots 1")]
+    Serve(Box<ServeArguments>),
+    /// Show what was earned, whether or not the node runs
+    #[command(
+        after_help = "Examples:\n  gristmill node earnings\n  gristmill node earnings --by channel\n  \
+                            gristmill node earnings --receipts --json"
+    )]
+    Earnings(EarningsArguments),
+    /// Show what 'serve' would offer with the same flags, without serving
+    #[command(after_help = "Example:\n  gristmill node models --upstream http://127.0.0.1:11434")]
+    Models(Box<ServeArguments>),
+}
+
+/// Runs a command with the `[node]` section of the configuration file and the installation's data directory.
+///
+/// # Errors
+/// Whatever is in the way, for people to read.
+pub async fn run(
+    command: Command,
+    file: FileSection,
+    data_dir: &Path,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(arguments) => Box::pin(serve(*arguments, file, data_dir, json)).await,
+        Command::Earnings(arguments) => earnings::show(arguments, data_dir, json),
+        Command::Models(arguments) => Box::pin(models::show(*arguments, file, json)).await,
+    }
+}
+
+async fn serve(
+    arguments: ServeArguments,
+    file: FileSection,
+    data_dir: &Path,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let settings = match Settings::resolve(arguments, file) {
+        Ok(settings) => settings,
+        Err(error) => return wrong_configuration(&error),
+    };
+    let shutdown = CancellationToken::new();
+    // Signals are caught before anything is opened, so that none comes in between.
+    let mut signals = Signals::catch().context("signals can't be caught")?;
+    let started = Node::start(settings.clone(), data_dir, Vec::new(), shutdown.clone());
+    let started = tokio::select! {
+        started = started => started,
+        () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
+    };
+    let mut running = match started {
+        Ok(running) => running,
+        Err(error @ (StartError::Settings(_) | StartError::Coordinator(_) | StartError::Upstream(_))) => {
+            return wrong_configuration(&error);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    announce(&running, &settings, json)?;
+    tokio::select! {
+        ended = running.wait() => {
+            ended?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        () = signals.next() => {}
+    }
+    writeln!(
+        io::stderr(),
+        "Stopping after the running jobs; once more to stop at once."
+    )?;
+    shutdown.cancel();
+    tokio::select! {
+        ended = running.wait() => ended?,
+        () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn wrong_configuration(error: &dyn std::error::Error) -> anyhow::Result<ExitCode> {
+    writeln!(io::stderr(), "gristmill: {error}")?;
+    Ok(ExitCode::from(WRONG_CONFIGURATION))
+}
+
+/// Says what is on offer and where: people on stderr, programs on stdout.
+fn announce(running: &RunningNode, settings: &Settings, json: bool) -> io::Result<()> {
+    let addresses: Vec<_> = running
+        .mesh()
+        .listen_addresses()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let local_api = running
+        .local_api_address()
+        .map(|address| format!("http://{address}"));
+    let offers = running.offers();
+    if json {
+        let line = json!({
+            "account": running.account(), "coordinator": settings.coordinator, "mesh": addresses,
+            "local_api": local_api, "offers": offers,
+        });
+        return writeln!(io::stdout(), "{line}");
+    }
+    let mut stderr = io::stderr().lock();
+    writeln!(stderr, "Node {}", running.account())?;
+    writeln!(stderr, "  coordinator  {}", settings.coordinator)?;
+    for address in &addresses {
+        writeln!(stderr, "  mesh         {address}")?;
+    }
+    if let Some(local_api) = &local_api {
+        writeln!(stderr, "  status       {local_api}/v1/status")?;
+    }
+    if offers.is_empty() {
+        writeln!(
+            stderr,
+            "  offers       nothing yet; upstreams are looked for every 30 seconds"
+        )?;
+    }
+    for offer in &offers {
+        writeln!(stderr, "  offers       {}", describe(offer))?;
+    }
+    writeln!(stderr, "Earnings: gristmill node earnings. Stop with Ctrl-C.")
+}
+
+fn describe(offer: &Offer) -> String {
+    let coefficient = |unit| plain(offer.price.coefficient(unit));
+    let (input, output) = (coefficient(Unit::InputToken), coefficient(Unit::OutputToken));
+    format!(
+        "{} ({}) at {input} in, {output} out per million tokens",
+        offer.model, offer.kind
+    )
+}
+
+/// A table for people.
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    if !io::stdout().is_terminal() {
+        table.force_no_tty();
+    }
+    table.set_header(header);
+    table
+}
+
+/// Numbers stand at the right of their columns.
+fn align_right(table: &mut Table, columns: &[usize]) {
+    for column in columns {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// An amount without the zeros at its end.
+fn plain(amount: Credits) -> String {
+    let text = amount.to_string();
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_lose_only_zeros_that_say_nothing() {
+        for (microcredits, text) in [(0, "0"), (1, "0.000001"), (100_000, "0.1"), (20_000_000, "20")] {
+            assert_eq!(plain(Credits::micro(microcredits)), text);
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! A node as a whole: engines, mesh peer, local API and what runs beside them, started together and ended in phases.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gristmill_protocol::identity::{AccountId, Keypair};
+use gristmill_protocol::listing::Offer;
+use gristmill_transport::{Clock, CoordinatorClient, Mesh};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::clock::system_clock;
+use crate::core::earnings::EarningsSummary;
+use crate::engine::Engines;
+use crate::job_driver::JobHost;
+use crate::offering::Offering;
+use crate::receipt_file::ReceiptFile;
+use crate::redeemer::RedeemNow;
+use crate::settings::Settings;
+use crate::upstreams::UpstreamWatch;
+
+mod data_lock;
+mod engines;
+mod error;
+mod joining;
+mod listening;
+mod supervisor;
+
+pub(crate) use engines::build as build_engines;
+pub use error::StartError;
+
+pub use crate::redeemer::{RedeemError, Redemption};
+
+use data_lock::DataLock;
+
+/// Redemptions that may be asked for at once.
+const REDEEM_REQUESTS: usize = 16;
+
+/// The file that holds an installation's key.
+#[must_use]
+pub fn identity_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("identity.key")
+}
+
+/// Where a node keeps its vouchers.
+#[must_use]
+pub fn voucher_directory(data_dir: &Path) -> PathBuf {
+    data_dir.join("node").join("vouchers")
+}
+
+/// Where a node keeps its receipts.
+#[must_use]
+pub fn receipt_directory(data_dir: &Path) -> PathBuf {
+    data_dir.join("node").join("receipts")
+}
+
+/// Why a running node ended other than by being told to.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StopError {
+    /// A part of it ended by itself; the rest was ended in order.
+    #[error("{0} ended unexpectedly; the log says why")]
+    PartEnded(&'static str),
+    /// The last vouchers did not reach the disk.
+    #[error("{0}")]
+    Vouchers(String),
+}
+
+/// Starts nodes.
+#[derive(Debug)]
+pub struct Node;
+
+impl Node {
+    /// Starts a node whose state is in `data_dir`, with `engines` beside those of the settings. It runs until
+    /// `shutdown` is cancelled or the returned value is told to end or dropped.
+    ///
+    /// A coordinator that is away does not stop the start: the node joins the market when it is back.
+    ///
+    /// # Errors
+    /// [`StartError`] saying what is in the way and what to do.
+    pub async fn start(
+        settings: Settings,
+        data_dir: &Path,
+        engines: Engines,
+        shutdown: CancellationToken,
+    ) -> Result<RunningNode, StartError> {
+        Box::pin(Self::start_with_clock(
+            settings,
+            data_dir,
+            engines,
+            shutdown,
+            system_clock(),
+        ))
+        .await
+    }
+
+    /// As [`Node::start`], with a clock of one's own.
+    ///
+    /// # Errors
+    /// [`StartError`] saying what is in the way and what to do.
+    pub async fn start_with_clock(
+        settings: Settings,
+        data_dir: &Path,
+        engines: Engines,
+        shutdown: CancellationToken,
+        clock: Clock,
+    ) -> Result<RunningNode, StartError> {
+        settings.check()?;
+        let state = {
+            let (data_dir, clock) = (data_dir.to_owned(), Arc::clone(&clock));
+            on_blocking_thread(move || State::open(&data_dir, clock)).await?
+        };
+        let vouchers = Arc::clone(&state.vouchers);
+        let started = Box::pin(start_parts(
+            settings,
+            state,
+            engines,
+            shutdown.child_token(),
+            clock,
+        ))
+        .await;
+        if started.is_err() {
+            // Nothing was taken yet; the writer's thread ends.
+            vouchers.close();
+        }
+        started
+    }
+}
+
+/// What is on disk, under the lock of this process.
+struct State {
+    keypair: Keypair,
+    vouchers: Arc<crate::voucher_file::VoucherFile>,
+    receipts: ReceiptFile,
+    lock: DataLock,
+}
+
+impl State {
+    fn open(data_dir: &Path, clock: Clock) -> Result<Self, StartError> {
+        let keypair = gristmill_transport::key_file::load_or_create(&identity_path(data_dir))?;
+        let lock = DataLock::take(data_dir)?;
+        let receipts = ReceiptFile::open(&receipt_directory(data_dir))?;
+        let vouchers = crate::voucher_file::VoucherFile::open(voucher_directory(data_dir), clock)?;
+        Ok(Self {
+            keypair,
+            vouchers: Arc::new(vouchers),
+            receipts,
+            lock,
+        })
+    }
+}
+
+async fn on_blocking_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(StartError::Panic(error.to_string())))
+}
+
+async fn start_parts(
+    settings: Settings,
+    state: State,
+    engines: Engines,
+    stopping: CancellationToken,
+    clock: Clock,
+) -> Result<RunningNode, StartError> {
+    let State {
+        keypair,
+        vouchers,
+        receipts,
+        lock,
+    } = state;
+    let account = keypair.account();
+    let client = CoordinatorClient::new(
+        &settings.coordinator,
+        settings.coordinator_account,
+        keypair.clone(),
+        Arc::clone(&clock),
+    )?;
+    let upstreams = UpstreamWatch::new(&settings.upstreams)?;
+    let offering = Arc::new(engines::build(&settings, engines, &upstreams).await?);
+    let listener = listening::local_api(settings.local_api).await?;
+    let (mesh, incoming) = listening::mesh(&settings, &keypair, Arc::clone(&clock)).await?;
+    let (known_coordinator, coordinator) = watch::channel(None);
+    let (redeem, redeem_requests) = mpsc::channel(REDEEM_REQUESTS);
+    let slots = crate::slots::Slots::new(settings.slots, settings.queue_length);
+    let host = Arc::new(JobHost {
+        keypair,
+        clock: Arc::clone(&clock),
+        catalogue: offering.catalogue(),
+        channels: crate::channels::Channels::new(settings.credit_window),
+        vouchers,
+        slots,
+        coordinator: coordinator.clone(),
+        closing: CancellationToken::new(),
+        abort: CancellationToken::new(),
+        tally: crate::tally::Tally::default(),
+        timeouts: gristmill_protocol::session::provider::ProviderTimeouts::default(),
+        body_max_bytes: gristmill_protocol::codec::REQUEST_BODY_MAX_BYTES as u64,
+    });
+    let local_api_address = listener.as_ref().map(|(_, address)| *address);
+    let parts = supervisor::Parts {
+        settings,
+        host: Arc::clone(&host),
+        mesh: mesh.clone(),
+        incoming,
+        offering: Arc::clone(&offering),
+        upstreams,
+        client: Arc::new(client),
+        known_coordinator,
+        redeem: redeem.clone(),
+        redeem_requests,
+        receipts: receipts.clone(),
+        listener,
+        lock,
+    };
+    let task = tokio::spawn(supervisor::run(parts, stopping.clone()));
+    tracing::info!(%account, "node started");
+    Ok(RunningNode {
+        account,
+        mesh,
+        local_api_address,
+        host,
+        receipts,
+        offering,
+        coordinator,
+        redeem,
+        task,
+        stopping: stopping.clone(),
+        _stop_when_dropped: stopping.drop_guard(),
+    })
+}
+
+/// A node that runs. Dropping it ends it without waiting; see [`RunningNode::shutdown`].
+pub struct RunningNode {
+    account: AccountId,
+    mesh: Mesh,
+    local_api_address: Option<SocketAddr>,
+    host: Arc<JobHost>,
+    receipts: ReceiptFile,
+    offering: Arc<Offering>,
+    coordinator: watch::Receiver<Option<AccountId>>,
+    redeem: mpsc::Sender<RedeemNow>,
+    task: JoinHandle<Result<(), StopError>>,
+    stopping: CancellationToken,
+    _stop_when_dropped: DropGuard,
+}
+
+impl std::fmt::Debug for RunningNode {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "RunningNode({})", self.account)
+    }
+}
+
+impl RunningNode {
+    /// The account that earns.
+    #[must_use]
+    pub const fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// The node's mesh peer.
+    #[must_use]
+    pub const fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Where the owner's own API listens, unless it is off.
+    #[must_use]
+    pub const fn local_api_address(&self) -> Option<SocketAddr> {
+        self.local_api_address
+    }
+
+    /// What is on offer now.
+    #[must_use]
+    pub fn offers(&self) -> Vec<Offer> {
+        self.offering.catalogue().borrow().offers.clone()
+    }
+
+    /// What was earned, and what is still to come.
+    #[must_use]
+    pub fn earnings(&self) -> EarningsSummary {
+        summary(&self.host, &self.receipts)
+    }
+
+    /// Waits until the coordinator has been reached, and gives its account. `None` where the node ended before.
+    pub async fn joined(&self) -> Option<AccountId> {
+        let mut coordinator = self.coordinator.clone();
+        let known = coordinator.wait_for(Option::is_some).await.ok()?;
+        *known
+    }
+
+    /// Hands in every voucher now.
+    ///
+    /// # Errors
+    /// [`RedeemError`] saying why not; the vouchers are kept then.
+    pub async fn redeem_now(&self) -> Result<Redemption, RedeemError> {
+        redeem_now(&self.redeem).await
+    }
+
+    /// Waits until the node has ended: because it was told to, or because a part of it failed.
+    ///
+    /// # Errors
+    /// [`StopError`] where it ended other than by being told to, or not in order.
+    pub async fn wait(&mut self) -> Result<(), StopError> {
+        match (&mut self.task).await {
+            Ok(ended) => ended,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Ends the node in phases: off the market, running jobs finished, vouchers synced and handed in, all closed.
+    ///
+    /// # Errors
+    /// [`StopError`] where it had ended by itself before, or did not end in order.
+    pub async fn shutdown(mut self) -> Result<(), StopError> {
+        self.stopping.cancel();
+        self.wait().await
+    }
+}
+
+/// What was earned, and what is still to come.
+pub(crate) fn summary(host: &JobHost, receipts: &ReceiptFile) -> EarningsSummary {
+    host.vouchers
+        .with_book(|book| receipts.with_earnings(|earnings| earnings.summary(book)))
+}
+
+async fn redeem_now(requests: &mpsc::Sender<RedeemNow>) -> Result<Redemption, RedeemError> {
+    let (sender, answer) = oneshot::channel();
+    requests.send(sender).await.map_err(|_| RedeemError::Stopped)?;
+    answer.await.map_err(|_| RedeemError::Stopped)?
+}

@@ -1,0 +1,66 @@
+//! Finds the coordinator and through it the mesh, however long that takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gristmill_protocol::identity::AccountId;
+use gristmill_transport::{CoordinatorCallError, CoordinatorClient, Mesh};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// The first wait for a coordinator that is away; doubles up to [`LOOK_AGAIN`].
+const BACK_OFF: Duration = Duration::from_secs(1);
+/// How often a coordinator is asked again for its bootstrap addresses, which change when it moves.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Keeps the coordinator's account and bootstrap addresses up to date until told to stop.
+pub(super) async fn run(
+    client: Arc<CoordinatorClient>,
+    mesh: Mesh,
+    known: watch::Sender<Option<AccountId>>,
+    stop: CancellationToken,
+) {
+    let mut wait = BACK_OFF;
+    loop {
+        let asked = tokio::select! {
+            () = stop.cancelled() => return,
+            asked = client.network() => asked,
+        };
+        match asked {
+            Ok(network) => {
+                for address in network.bootstrap {
+                    add_bootstrap(&mesh, &address).await;
+                }
+                if known.send_replace(Some(network.coordinator)).is_none() {
+                    tracing::info!(coordinator = %network.coordinator, network = network.name, "joined the market");
+                }
+                wait = LOOK_AGAIN;
+            }
+            Err(error @ CoordinatorCallError::WrongCoordinator { .. }) => {
+                tracing::error!(%error, "the coordinator is not the one that was expected");
+                wait = LOOK_AGAIN;
+            }
+            Err(error) => {
+                if known.borrow().is_none() {
+                    tracing::warn!(%error, again_in = ?wait, "not on the market yet: the coordinator is away");
+                }
+                wait = (wait * 2).min(LOOK_AGAIN);
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+async fn add_bootstrap(mesh: &Mesh, address: &str) {
+    match address.parse() {
+        Ok(parsed) => {
+            if let Err(error) = mesh.add_bootstrap(parsed).await {
+                tracing::warn!(%error, "a bootstrap address of the coordinator is unusable");
+            }
+        }
+        Err(error) => tracing::warn!(address, %error, "the coordinator gave an address that is none"),
+    }
+}

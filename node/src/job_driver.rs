@@ -1,0 +1,203 @@
+//! Serves job streams: one task per stream, which translates between the stream, the engine and
+//! [`ProviderSession`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gristmill_protocol::identity::{AccountId, Keypair};
+use gristmill_protocol::job::{ConsumerFrame, JobAccepted, JobRefused, OpenJob, ProviderFrame, RefusalCode};
+use gristmill_protocol::session::provider::{ProviderEffect, ProviderSession, ProviderTimeouts};
+use gristmill_transport::{Clock, IncomingJobs, ProviderJobStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::channels::{Channels, OpenChannel};
+use crate::core::admission::{Admitted, Premises, admit};
+use crate::offering::Catalogue;
+use crate::slots::{JobPlace, Slots};
+use crate::tally::Tally;
+use crate::voucher_file::VoucherFile;
+
+mod engine_task;
+mod outbox;
+mod run;
+
+use run::JobRun;
+
+/// How long a new stream may take to say what it wants.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take to read one frame.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long streams are given to end by themselves once they were told to.
+const ABORT_GRACE: Duration = Duration::from_secs(3);
+
+/// What every job needs.
+pub(crate) struct JobHost {
+    pub(crate) keypair: Keypair,
+    pub(crate) clock: Clock,
+    pub(crate) catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub(crate) channels: Channels,
+    pub(crate) vouchers: Arc<VoucherFile>,
+    pub(crate) slots: Arc<Slots>,
+    /// The coordinator, once it is known.
+    pub(crate) coordinator: watch::Receiver<Option<AccountId>>,
+    /// Fires when no further jobs are taken.
+    pub(crate) closing: CancellationToken,
+    /// Fires when running jobs have had their time.
+    pub(crate) abort: CancellationToken,
+    pub(crate) tally: Tally,
+    pub(crate) timeouts: ProviderTimeouts,
+    pub(crate) body_max_bytes: u64,
+}
+
+/// A job that was taken.
+struct Taken {
+    admitted: Admitted,
+    session: ProviderSession,
+    effects: Vec<ProviderEffect>,
+    channel: Arc<OpenChannel>,
+    catalogue: Arc<Catalogue>,
+    place: JobPlace,
+}
+
+impl JobHost {
+    /// Why no job is taken now, where none is.
+    fn closed(&self) -> Option<&'static str> {
+        if self.closing.is_cancelled() {
+            Some("this provider is stopping")
+        } else if self.vouchers.failure().borrow().is_some() {
+            Some("this provider can't keep vouchers on its disk and takes no jobs")
+        } else {
+            None
+        }
+    }
+
+    fn take(&self, peer: &AccountId, open: &OpenJob) -> Result<Taken, JobRefused> {
+        let now_ms = (self.clock)();
+        let catalogue = Arc::clone(&self.catalogue.borrow());
+        let (provider, coordinator) = (self.keypair.account(), *self.coordinator.borrow());
+        let premises = Premises {
+            provider: &provider,
+            coordinator: coordinator.as_ref(),
+            offers: &catalogue.offers,
+            slots: self.slots.slots(),
+            queue_length: self.slots.queue_length(),
+            jobs: self.slots.jobs(),
+            body_max_bytes: self.body_max_bytes,
+            closed: self.closed(),
+        };
+        let admitted = admit(open, peer, &premises, now_ms)?;
+        // Another job may have taken the last place since.
+        let full = || JobRefused::new(RefusalCode::Busy, 1_000, "the last place was just taken");
+        let place = self.slots.enter().ok_or_else(full)?;
+        let channel = self.channels.enter(&admitted.ticket, &self.vouchers, now_ms)?;
+        let (session, effects) = ProviderSession::accept(
+            self.keypair.clone(),
+            admitted.terms.clone(),
+            self.timeouts,
+            &mut channel.lock(),
+            now_ms,
+        )?;
+        Ok(Taken {
+            admitted,
+            session,
+            effects,
+            channel,
+            catalogue,
+            place,
+        })
+    }
+}
+
+/// Serves streams. Once `closing` of the host has fired, new jobs are refused and running ones finished; once
+/// `abort` has, those are ended too. Returns when no stream is left.
+pub(crate) async fn serve_jobs(host: Arc<JobHost>, mut incoming: IncomingJobs) {
+    let mut jobs = JoinSet::new();
+    while !(host.closing.is_cancelled() && jobs.is_empty()) {
+        tokio::select! {
+            stream = incoming.next() => match stream {
+                Some((peer, stream)) => {
+                    jobs.spawn(Box::pin(serve_stream(Arc::clone(&host), peer, stream)));
+                }
+                None => break,
+            },
+            Some(ended) = jobs.join_next() => report(ended),
+            () = host.closing.cancelled(), if jobs.is_empty() => {}
+            () = host.abort.cancelled() => break,
+        }
+    }
+    drop(incoming);
+    host.abort.cancel();
+    let ended = tokio::time::timeout(ABORT_GRACE, async {
+        while let Some(ended) = jobs.join_next().await {
+            report(ended);
+        }
+    });
+    if ended.await.is_err() {
+        tracing::warn!(
+            jobs = jobs.len(),
+            "some jobs did not end in time and were cut off"
+        );
+        jobs.shutdown().await;
+    }
+}
+
+/// A job's panic must not pass unseen, and must not end the others.
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "serving a job stream panicked");
+    }
+}
+
+async fn serve_stream(host: Arc<JobHost>, peer: AccountId, mut stream: ProviderJobStream) {
+    let open = match stream.receive(OPEN_TIMEOUT).await {
+        Ok(ConsumerFrame::Open(open)) => open,
+        Ok(_) => return tracing::debug!(%peer, "a stream did not begin with what it wants"),
+        Err(error) => return tracing::debug!(%peer, %error, "a stream ended before it said what it wants"),
+    };
+    let span = tracing::info_span!("job", request_id = %open.request_id, consumer = %peer);
+    Box::pin(serve_job(host, peer, stream, open))
+        .instrument(span)
+        .await;
+}
+
+async fn serve_job(host: Arc<JobHost>, peer: AccountId, stream: ProviderJobStream, open: OpenJob) {
+    match host.take(&peer, &open) {
+        Ok(taken) => {
+            let accepted = taken.effects.iter().find_map(accepted);
+            tracing::info!(
+                kind = %open.kind,
+                model = open.model,
+                body_bytes = open.body_bytes,
+                position = accepted.map_or(0, |accepted| accepted.position),
+                channel = %taken.admitted.ticket.jti,
+                "job taken"
+            );
+            let (first, run) = JobRun::new(host, taken, stream);
+            run.until_end(first).await;
+        }
+        Err(refused) => {
+            tracing::info!(code = ?refused.code, reason = refused.reason, "job refused");
+            refuse(stream, refused).await;
+        }
+    }
+}
+
+fn accepted(effect: &ProviderEffect) -> Option<&JobAccepted> {
+    match effect {
+        ProviderEffect::Send(ProviderFrame::Accepted(accepted)) => Some(accepted),
+        _ => None,
+    }
+}
+
+async fn refuse(stream: ProviderJobStream, refused: JobRefused) {
+    let (sender, receiver) = stream.split();
+    let mut outbox = outbox::Outbox::new(sender, SEND_TIMEOUT);
+    outbox.push(ProviderFrame::Refused(refused));
+    outbox.finish().await;
+    outbox::hear_out(receiver, |_| {}).await;
+}
