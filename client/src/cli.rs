@@ -1,0 +1,255 @@
+//! `gristmill client`: serve, chat, models, balance.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use comfy_table::{CellAlignment, Table, presets};
+use gristmill_protocol::credits::Credits;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::server::{Client, RunningClient, StartError};
+use crate::settings::{ConnectionArguments, FileSection, ServeArguments, Settings};
+
+mod balance;
+mod chat;
+mod events;
+mod models;
+mod running_proxy;
+mod signals;
+
+pub use chat::ChatArguments;
+
+use signals::Signals;
+
+/// The exit code for a configuration that makes no sense.
+const WRONG_CONFIGURATION: u8 = 3;
+/// The exit code of a program that was interrupted (128 and the number of SIGINT).
+const INTERRUPTED: u8 = 130;
+
+/// What a developer does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the OpenAI API on this machine, until Ctrl-C
+    #[command(after_help = "Examples:\n  gristmill client serve\n  \
+                            gristmill client serve --coordinator http://192.0.2.7:7400 --max-price-per-million 0.5\n\n\
+                            Then give an OpenAI SDK the base URL http://127.0.0.1:7420/v1 and any API key.")]
+    Serve(Box<ServeArguments>),
+    /// Ask one question; the answer comes on stdout as it is made
+    #[command(after_help = "Examples:\n  gristmill client chat \"What is Gristmill?\"\n  \
+                            gristmill client chat --model guide --max-tokens 100 - < question.txt\n\n\
+                            Asks through the running client where there is one, and starts one for the question \
+                            otherwise.")]
+    Chat(ChatArguments),
+    /// List the models on offer
+    #[command(after_help = "Example:\n  gristmill client models")]
+    Models(ModelsArguments),
+    /// Show what the account has, as the coordinator knows it
+    #[command(after_help = "Example:\n  gristmill client balance")]
+    Balance(BalanceArguments),
+}
+
+/// The arguments of `gristmill client models`.
+#[derive(Debug, Args)]
+pub struct ModelsArguments {
+    #[command(flatten)]
+    connection: ConnectionArguments,
+}
+
+/// The arguments of `gristmill client balance`.
+#[derive(Debug, Args)]
+pub struct BalanceArguments {
+    #[command(flatten)]
+    connection: ConnectionArguments,
+}
+
+/// Does what a developer asks for. State is in `data_dir`.
+///
+/// # Errors
+/// What is in the way, for people.
+pub async fn run(
+    command: Command,
+    file: FileSection,
+    data_dir: &Path,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let (connection, rest) = match command {
+        Command::Serve(arguments) => {
+            return match Settings::resolve(*arguments, file) {
+                Ok(settings) => Box::pin(serve(settings, data_dir, json)).await,
+                Err(error) => wrong_configuration(&error),
+            };
+        }
+        Command::Chat(chat) => (chat.connection.clone(), Some(Rest::Chat(chat))),
+        Command::Models(models) => (models.connection, Some(Rest::Models)),
+        Command::Balance(balance) => (balance.connection, None),
+    };
+    let arguments = ServeArguments {
+        connection,
+        ..ServeArguments::default()
+    };
+    let settings = match Settings::resolve(arguments, file) {
+        Ok(settings) => settings,
+        Err(error) => return wrong_configuration(&error),
+    };
+    match rest {
+        Some(Rest::Chat(chat)) => Box::pin(chat::ask(chat, settings, data_dir, json)).await,
+        Some(Rest::Models) => models::show(&settings, json).await,
+        None => balance::show(&settings, data_dir, json).await,
+    }
+}
+
+/// What needs the settings without serving them.
+enum Rest {
+    Chat(ChatArguments),
+    Models,
+}
+
+async fn serve(settings: Settings, data_dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let shutdown = CancellationToken::new();
+    // Signals are caught before anything is opened, so that none comes in between.
+    let mut signals = Signals::catch().context("signals can't be caught")?;
+    let coordinator = settings.coordinator.clone();
+    let started = tokio::select! {
+        started = Client::start(settings, data_dir, shutdown.clone()) => started,
+        () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
+    };
+    let running = match started {
+        Ok(running) => running,
+        Err(error) if is_configuration(&error) => return wrong_configuration(&error),
+        Err(error) => return Err(error.into()),
+    };
+    announce(&running, &coordinator, json).await?;
+    let ended = running.wait();
+    tokio::pin!(ended);
+    tokio::select! {
+        ended = &mut ended => ended?,
+        () = signals.next() => {
+            writeln!(io::stderr(), "Stopping; once more to stop at once.")?;
+            shutdown.cancel();
+            tokio::select! {
+                ended = &mut ended => ended?,
+                () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+const fn is_configuration(error: &StartError) -> bool {
+    matches!(
+        error,
+        StartError::Settings(_) | StartError::Coordinator(_) | StartError::MeshAddress { .. }
+    )
+}
+
+fn wrong_configuration(error: &dyn std::error::Error) -> anyhow::Result<ExitCode> {
+    writeln!(io::stderr(), "gristmill: {error}")?;
+    Ok(ExitCode::from(WRONG_CONFIGURATION))
+}
+
+/// Says where everything is: people on stderr, programs on stdout.
+async fn announce(running: &RunningClient, coordinator: &str, json: bool) -> io::Result<()> {
+    let (base_url, account) = (running.base_url(), running.account());
+    let is_joined = running.is_joined();
+    if json {
+        let line = json!({
+            "account": account, "base_url": base_url, "coordinator": coordinator, "joined": is_joined,
+        });
+        return writeln!(io::stdout(), "{line}");
+    }
+    let balance = match is_joined {
+        true => running.balance().await.ok().map(|view| plain(view.available)),
+        false => None,
+    };
+    let mut stderr = io::stderr().lock();
+    writeln!(stderr, "OpenAI API of the network")?;
+    writeln!(stderr, "  base URL     {base_url}")?;
+    writeln!(stderr, "  account      {account}")?;
+    let reach = if is_joined {
+        ""
+    } else {
+        "  (does not answer; trying again)"
+    };
+    writeln!(stderr, "  coordinator  {coordinator}{reach}")?;
+    if let Some(balance) = balance {
+        writeln!(stderr, "  credits      {balance}")?;
+    }
+    writeln!(stderr, "Stop with Ctrl-C.")
+}
+
+/// A table for people: no lines, and no wrapping where nobody looks.
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    if !io::stdout().is_terminal() {
+        table.force_no_tty();
+    }
+    table.set_header(header);
+    table
+}
+
+fn align_right(table: &mut Table, columns: &[usize]) {
+    for column in columns {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// An amount without the zeros at its end.
+fn plain(amount: Credits) -> String {
+    let text = amount.to_string();
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory as _, Parser};
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    #[test]
+    fn commands_are_read_as_people_write_them() {
+        Program::command().debug_assert();
+        let parse = |line: &[&str]| Program::try_parse_from([&["client"], line].concat());
+        let line = [
+            "chat",
+            "What is Gristmill?",
+            "--model",
+            "guide",
+            "--coordinator",
+            "http://a:1",
+        ];
+        let Ok(Program {
+            command: Command::Chat(chat),
+        }) = parse(&line)
+        else {
+            panic!("not a chat")
+        };
+        assert_eq!(chat.connection.coordinator.as_deref(), Some("http://a:1"));
+        assert!(parse(&["chat"]).is_err());
+        for line in [
+            &["models"][..],
+            &["balance"],
+            &["serve", "--listen", "127.0.0.1:0"],
+        ] {
+            assert!(parse(line).is_ok(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_shown_without_useless_zeros() {
+        for (micro, text) in [(0, "0"), (2_500_000, "2.5"), (10_000_000, "10"), (1, "0.000001")] {
+            assert_eq!(plain(Credits::micro(micro)), text);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `gristmill client models`: what is on offer.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use gristmill_protocol::board::Board;
+use gristmill_protocol::credits::Credits;
+use gristmill_protocol::identity::Keypair;
+use gristmill_protocol::usage::Unit;
+use gristmill_transport::CoordinatorClient;
+
+use super::running_proxy::RunningProxy;
+use super::{align_right, plain, table};
+use crate::core::models::{ModelList, ModelView, models_on_offer};
+use crate::server::unix_ms;
+use crate::settings::Settings;
+
+pub(super) async fn show(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
+    let list = match RunningProxy::find(settings).await? {
+        Some(proxy) => proxy.models().await?,
+        None => directory(settings).await?,
+    };
+    if json {
+        writeln!(io::stdout(), "{}", serde_json::to_string(&list)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if list.data.is_empty() {
+        writeln!(
+            io::stderr(),
+            "Nobody offers anything now; 'gristmill node serve' would."
+        )?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = table(&["MODEL", "FOR", "CONTEXT", "INPUT", "OUTPUT", "PROVIDERS"]);
+    for model in &list.data {
+        table.add_row(row(model));
+    }
+    align_right(&mut table, &[2, 3, 4, 5]);
+    writeln!(io::stdout(), "{}", table.trim_fmt())?;
+    writeln!(
+        io::stderr(),
+        "Prices are in credits per million tokens, those of the cheapest offer."
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(model: &ModelView) -> [String; 6] {
+    let kinds: Vec<String> = model.kinds.iter().map(ToString::to_string).collect();
+    let price = |unit| {
+        plain(
+            model
+                .price
+                .price
+                .per_million
+                .get(&unit)
+                .copied()
+                .unwrap_or(Credits::ZERO),
+        )
+    };
+    [
+        model.id.clone(),
+        kinds.join(", "),
+        model.context_length.to_string(),
+        price(Unit::InputToken),
+        price(Unit::OutputToken),
+        model.providers.to_string(),
+    ]
+}
+
+/// What the coordinator has heard of, each listing verified; for this no account is needed.
+async fn directory(settings: &Settings) -> anyhow::Result<ModelList> {
+    let nobody = Keypair::from_secret(&rand::random());
+    let client = CoordinatorClient::new(&settings.coordinator, None, nobody, Arc::new(unix_ms))?;
+    let coordinator = client
+        .coordinator()
+        .await
+        .context("no client serves here, and the network can't be asked")?;
+    let mut board = Board::default();
+    for sealed in client.listings().await? {
+        if let Err(error) = board.insert(&sealed, unix_ms()) {
+            tracing::debug!(%error, "a listing of the coordinator's directory is invalid");
+        }
+    }
+    Ok(models_on_offer(&board, Some(coordinator), None, unix_ms()))
+}

@@ -1,0 +1,241 @@
+//! What to do when a provider did not deliver: ask another one, open another channel, or tell the program.
+
+use gristmill_protocol::job::{JobFailed, JobRefused, RefusalCode};
+use gristmill_protocol::session::consumer::ConsumerFailure;
+
+use crate::core::failure::ApiFailure;
+use crate::core::records::RecordEvent;
+
+/// Seconds until other providers may be there.
+const RETRY_AFTER_SECONDS: u32 = 5;
+
+/// What a failed attempt means.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// What to do, as long as nothing of the answer has reached the program.
+    pub action: Action,
+    /// What is noted about the provider.
+    pub record: Option<RecordEvent>,
+    /// What the program is told where nothing else can be done.
+    pub failure: ApiFailure,
+}
+
+/// What to do after a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Tell the program: no other provider would do better.
+    TellProgram,
+    /// Ask another provider.
+    AskAnother,
+    /// Ask another provider, or this one again after so many milliseconds where there is none.
+    AskAnotherOrWait(u64),
+    /// Ask another provider whose offer has a longer context.
+    AskLongerContext,
+    /// Ask the same provider once more, with another channel.
+    OpenAnotherChannel,
+}
+
+impl Verdict {
+    const fn new(action: Action, record: Option<RecordEvent>, failure: ApiFailure) -> Self {
+        Self {
+            action,
+            record,
+            failure,
+        }
+    }
+
+    /// The verdict on a provider that could not be reached.
+    #[must_use]
+    pub fn on_unreachable() -> Self {
+        let message = "the providers on offer can't be reached now; others may come";
+        let failure = ApiFailure::no_provider_available(message, RETRY_AFTER_SECONDS);
+        Self::new(Action::AskAnother, Some(RecordEvent::Failed), failure)
+    }
+
+    /// The verdict on a provider whose answer makes no sense.
+    #[must_use]
+    pub const fn on_unusable(failure: ApiFailure) -> Self {
+        Self::new(Action::AskAnother, Some(RecordEvent::Failed), failure)
+    }
+
+    /// The verdict where a provider can't be paid: another one may have a channel already.
+    #[must_use]
+    pub const fn on_no_funds(failure: ApiFailure) -> Self {
+        Self::new(Action::AskAnother, None, failure)
+    }
+
+    /// The verdict on a session that ended without a whole answer.
+    #[must_use]
+    pub fn on(failure: &ConsumerFailure) -> Self {
+        let another = |record, failure| Self::new(Action::AskAnother, Some(record), failure);
+        match failure {
+            ConsumerFailure::Refused(refused) => on_refusal(refused),
+            ConsumerFailure::Failed(failed) => on_engine(failed),
+            ConsumerFailure::Misbehaved(_) => another(
+                RecordEvent::Misbehaved,
+                ApiFailure::provider_failed(failure.to_string()),
+            ),
+            ConsumerFailure::AboveReservation(_) => another(
+                RecordEvent::Failed,
+                ApiFailure::budget_exhausted(failure.to_string()),
+            ),
+            ConsumerFailure::Disconnected => another(
+                RecordEvent::Failed,
+                ApiFailure::provider_failed(failure.to_string()),
+            ),
+            ConsumerFailure::TimedOut => another(
+                RecordEvent::Failed,
+                ApiFailure::provider_timeout(failure.to_string()),
+            ),
+            ConsumerFailure::Cancelled => Self::new(Action::TellProgram, None, ApiFailure::shutting_down()),
+        }
+    }
+}
+
+fn on_refusal(refused: &JobRefused) -> Verdict {
+    let unavailable = |message: &str| ApiFailure::no_provider_available(message, RETRY_AFTER_SECONDS);
+    let failed = Some(RecordEvent::Failed);
+    match refused.code {
+        RefusalCode::Busy => {
+            let retry_after_ms = u64::from(refused.retry_after_ms).max(100);
+            let seconds = refused.retry_after_ms.div_ceil(1_000);
+            let failure = ApiFailure::no_provider_available("every provider of this model is busy", seconds);
+            let record = Some(RecordEvent::Busy { retry_after_ms });
+            Verdict::new(Action::AskAnotherOrWait(retry_after_ms), record, failure)
+        }
+        RefusalCode::ChannelExhausted | RefusalCode::InvalidTicket => Verdict::new(
+            Action::OpenAnotherChannel,
+            None,
+            ApiFailure::provider_failed(format!(
+                "the provider does not take our payment: {}",
+                refused.reason
+            )),
+        ),
+        RefusalCode::InvalidRequest => Verdict::new(
+            Action::TellProgram,
+            None,
+            ApiFailure::invalid_request(refused.reason.clone()),
+        ),
+        RefusalCode::BodyTooLarge => Verdict::new(
+            Action::AskAnother,
+            None,
+            ApiFailure::new(413, "request_too_large", refused.reason.clone()),
+        ),
+        RefusalCode::ModelNotFound => Verdict::new(
+            Action::AskAnother,
+            failed,
+            unavailable("the model has just gone off the market"),
+        ),
+        RefusalCode::PriceAboveCap => Verdict::new(
+            Action::AskAnother,
+            failed,
+            unavailable("the provider has just raised its price"),
+        ),
+        RefusalCode::ShuttingDown => Verdict::new(
+            Action::AskAnother,
+            failed,
+            unavailable("the provider is shutting down"),
+        ),
+        RefusalCode::NotTicketHolder => Verdict::new(
+            Action::AskAnother,
+            failed,
+            ApiFailure::provider_failed("the provider says that the ticket is somebody else's"),
+        ),
+    }
+}
+
+fn on_engine(failed: &JobFailed) -> Verdict {
+    let failure = ApiFailure::from_engine(failed);
+    let (action, record) = match (failed.status, failed.code.as_str()) {
+        // 402 is said by the provider's session, not by an engine: the channel, not the request, is at fault.
+        (402, "budget_exhausted") => (Action::OpenAnotherChannel, None),
+        (402, _) => (Action::AskAnother, Some(RecordEvent::Failed)),
+        (429, _) => (
+            Action::AskAnotherOrWait(1_000),
+            Some(RecordEvent::Busy {
+                retry_after_ms: 1_000,
+            }),
+        ),
+        (400 | 413 | 422, "context_length_exceeded") => (Action::AskLongerContext, None),
+        (408, _) => (Action::AskAnother, Some(RecordEvent::Failed)),
+        (400..=499, _) => (Action::TellProgram, None),
+        _ => (Action::AskAnother, Some(RecordEvent::Failed)),
+    };
+    Verdict::new(action, record, failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_protocol::credits::Credits;
+
+    fn refusal(code: RefusalCode) -> Verdict {
+        Verdict::on(&ConsumerFailure::Refused(JobRefused::new(
+            code, 1_500, "so it is",
+        )))
+    }
+
+    fn engine(status: u16, code: &str) -> Verdict {
+        Verdict::on(&ConsumerFailure::Failed(JobFailed::new(
+            status, code, "so it is", None,
+        )))
+    }
+
+    #[test]
+    fn refusals_lead_to_somebody_else_unless_the_request_is_at_fault() {
+        assert_eq!(refusal(RefusalCode::Busy).action, Action::AskAnotherOrWait(1_500));
+        assert_eq!(refusal(RefusalCode::Busy).failure.retry_after_seconds, Some(2));
+        assert_eq!(refusal(RefusalCode::InvalidRequest).action, Action::TellProgram);
+        assert_eq!(
+            refusal(RefusalCode::ChannelExhausted).action,
+            Action::OpenAnotherChannel
+        );
+        assert_eq!(refusal(RefusalCode::BodyTooLarge).failure.status, 413);
+        for code in [
+            RefusalCode::ModelNotFound,
+            RefusalCode::ShuttingDown,
+            RefusalCode::PriceAboveCap,
+        ] {
+            assert_eq!(refusal(code).action, Action::AskAnother, "{code:?}");
+            assert_eq!(refusal(code).failure.status, 503, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn an_engines_no_is_final_and_its_breakdown_is_not() {
+        for (status, code, action, told) in [
+            (400, "invalid_value", Action::TellProgram, 400),
+            (404, "model_not_found", Action::TellProgram, 404),
+            (400, "context_length_exceeded", Action::AskLongerContext, 400),
+            (402, "budget_exhausted", Action::OpenAnotherChannel, 402),
+            (429, "rate_limit_exceeded", Action::AskAnotherOrWait(1_000), 429),
+            (500, "server_error", Action::AskAnother, 500),
+            (504, "timeout", Action::AskAnother, 504),
+            (0, "", Action::AskAnother, 502),
+        ] {
+            let verdict = engine(status, code);
+            assert_eq!(
+                (verdict.action, verdict.failure.status),
+                (action, told),
+                "{status} {code}"
+            );
+        }
+    }
+
+    #[test]
+    fn lies_weigh_more_than_accidents() {
+        let misbehaved = Verdict::on(&ConsumerFailure::Misbehaved("its meter ran backwards".into()));
+        assert_eq!(misbehaved.record, Some(RecordEvent::Misbehaved));
+        for failure in [
+            ConsumerFailure::Disconnected,
+            ConsumerFailure::TimedOut,
+            ConsumerFailure::AboveReservation(Credits::micro(5)),
+        ] {
+            let verdict = Verdict::on(&failure);
+            assert_eq!(
+                (verdict.action, verdict.record),
+                (Action::AskAnother, Some(RecordEvent::Failed))
+            );
+        }
+    }
+}

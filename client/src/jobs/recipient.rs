@@ -1,0 +1,134 @@
+//! Who gets an answer: the program at the other end of an HTTP exchange, through a short queue. Where the program
+//! reads slowly, the queue fills, the provider's frames are not read, and the provider stops.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::core::answer::Answer;
+use crate::core::answer_stream::JobSummary;
+use crate::core::failure::ApiFailure;
+
+/// Pieces of an answer that may wait for the program.
+const QUEUE_PIECES: usize = 16;
+
+/// What a job tells the HTTP side.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum JobEvent {
+    /// A provider takes the job.
+    Accepted,
+    /// A piece of the answer: events of a stream, or the whole.
+    Piece(Bytes),
+    /// Nothing more comes; where it is a failure, nothing came before.
+    Ended(Result<(), ApiFailure>),
+}
+
+/// Why no more of an answer is wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Stop {
+    /// The program went away, or the client ends.
+    Gone,
+    /// A message is no part of such an answer.
+    Unusable(ApiFailure),
+}
+
+/// The way to the program.
+pub(super) struct Recipient {
+    events: mpsc::Sender<JobEvent>,
+    stopping: CancellationToken,
+    /// The answer, as far as the present provider has given it.
+    answer: Answer,
+    has_delivered: bool,
+    first_message_ms: Option<f64>,
+}
+
+impl Recipient {
+    pub(super) fn new(answer: Answer, stopping: CancellationToken) -> (Self, mpsc::Receiver<JobEvent>) {
+        let (events, receiver) = mpsc::channel(QUEUE_PIECES);
+        let recipient = Self {
+            events,
+            stopping,
+            answer,
+            has_delivered: false,
+            first_message_ms: None,
+        };
+        (recipient, receiver)
+    }
+
+    /// Begins anew with another provider. Only while nothing was delivered.
+    pub(super) fn restart(&mut self, answer: Answer) {
+        self.answer = answer;
+        self.first_message_ms = None;
+    }
+
+    /// Whether a part of the answer is on its way to the program.
+    pub(super) const fn has_delivered(&self) -> bool {
+        self.has_delivered
+    }
+
+    /// How long the present provider took to its first message, in milliseconds.
+    pub(super) const fn first_message_ms(&self) -> Option<f64> {
+        self.first_message_ms
+    }
+
+    /// The provider takes the job.
+    pub(super) async fn accepted(&self) -> Result<(), Stop> {
+        self.send(JobEvent::Accepted).await
+    }
+
+    /// A message of the answer, so many milliseconds after the job was sent.
+    pub(super) async fn message(&mut self, message: Vec<u8>, elapsed_ms: f64) -> Result<(), Stop> {
+        self.first_message_ms.get_or_insert(elapsed_ms);
+        let mut piece = Vec::new();
+        self.answer.message(message, &mut piece).map_err(Stop::Unusable)?;
+        self.deliver(piece).await
+    }
+
+    /// The answer is complete.
+    pub(super) async fn complete(&mut self, summary: &JobSummary) -> Result<(), Stop> {
+        let mut piece = Vec::new();
+        self.answer
+            .complete(summary, &mut piece)
+            .map_err(Stop::Unusable)?;
+        self.deliver(piece).await
+    }
+
+    /// Tells the program that there will be no more.
+    pub(super) async fn end(mut self, outcome: Result<(), ApiFailure>) {
+        let outcome = match (outcome, self.answer) {
+            (Err(failure), Answer::Stream(stream)) if self.has_delivered => {
+                let mut piece = Vec::new();
+                stream.fail(&failure, &mut piece);
+                // Where the program is gone there is nobody to tell.
+                let _ = self.events.send(JobEvent::Piece(piece.into())).await;
+                Ok(())
+            }
+            (outcome, _) => outcome,
+        };
+        self.has_delivered = true;
+        let _ = self.events.send(JobEvent::Ended(outcome)).await;
+    }
+
+    /// Ready when the program went away, or the client ends.
+    pub(super) async fn gone(&self) {
+        tokio::select! {
+            () = self.events.closed() => {}
+            () = self.stopping.cancelled() => {}
+        }
+    }
+
+    async fn deliver(&mut self, piece: Vec<u8>) -> Result<(), Stop> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.has_delivered = true;
+        self.send(JobEvent::Piece(piece.into())).await
+    }
+
+    async fn send(&self, event: JobEvent) -> Result<(), Stop> {
+        tokio::select! {
+            sent = self.events.send(event) => sent.map_err(|_| Stop::Gone),
+            () = self.stopping.cancelled() => Err(Stop::Gone),
+        }
+    }
+}

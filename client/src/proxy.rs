@@ -1,0 +1,117 @@
+//! The OpenAI endpoint: translates HTTP to requests on the market and back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post};
+use gristmill_protocol::job::{JobKind, RequestId};
+
+use crate::core::browser_guard::BrowserGuard;
+use crate::core::failure::ApiFailure;
+use crate::core::request::ProgramRequest;
+use crate::jobs::Market;
+use crate::proxy::answer::failure_response;
+
+mod answer;
+mod body;
+mod directory;
+mod layers;
+pub(crate) mod listener;
+
+/// How long a stream may be silent before it gets a comment.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long after its acceptance a job may take before the program gets its headers without a first output.
+const HEADERS_AFTER: Duration = Duration::from_secs(10);
+
+/// The endpoint's part of the client.
+pub(crate) struct Proxy {
+    pub(crate) market: Arc<Market>,
+    pub(crate) guard: BrowserGuard,
+    keep_alive: Duration,
+    headers_after: Duration,
+}
+
+impl Proxy {
+    /// For an endpoint at an address.
+    pub(crate) fn new(market: Arc<Market>, listen: SocketAddr) -> Self {
+        let settings = &market.settings;
+        let guard = BrowserGuard::new(listen, &settings.allowed_hosts, &settings.allowed_origins);
+        Self {
+            market,
+            guard,
+            keep_alive: KEEP_ALIVE,
+            headers_after: HEADERS_AFTER,
+        }
+    }
+
+    /// The routes with everything around them.
+    pub(crate) fn routes(self) -> Router {
+        let proxy = Arc::new(self);
+        let keyed = Router::new()
+            .route("/v1/chat/completions", post(chat_completions))
+            .route("/v1/embeddings", post(embeddings))
+            .route("/v1/models", get(directory::models))
+            .route("/v1/models/{*id}", get(directory::model))
+            .layer(from_fn_with_state(proxy.clone(), layers::ask_for_key));
+        Router::new()
+            .merge(keyed)
+            .route("/healthz", get(directory::health))
+            .route("/readyz", get(directory::readiness))
+            .fallback(unknown_route)
+            .method_not_allowed_fallback(method_not_allowed)
+            // Bodies are read by `body::read`, which answers what is too large as programs expect it.
+            .layer(DefaultBodyLimit::disable())
+            .layer(from_fn_with_state(proxy.clone(), layers::keep_pages_out))
+            .layer(from_fn(layers::name_request))
+            .with_state(proxy)
+    }
+}
+
+async fn chat_completions(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
+    answered(&proxy, JobKind::ChatCompletions, request).await
+}
+
+async fn embeddings(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
+    answered(&proxy, JobKind::Embeddings, request).await
+}
+
+async fn answered(proxy: &Proxy, kind: JobKind, request: Request) -> Response {
+    match run(proxy, kind, request).await {
+        Ok(response) => response,
+        Err(failure) => failure_response(&failure),
+    }
+}
+
+async fn run(proxy: &Proxy, kind: JobKind, request: Request) -> Result<Response, ApiFailure> {
+    // The layer outside has given every request its id.
+    let request_id = request
+        .extensions()
+        .get::<RequestId>()
+        .cloned()
+        .ok_or_else(ApiFailure::internal)?;
+    let body = body::read(request.into_body(), proxy.market.settings.body_max_bytes).await?;
+    let request = ProgramRequest::parse(kind, body)?;
+    let is_stream = request.stream;
+    let events = proxy.market.begin(request, request_id)?;
+    if is_stream {
+        answer::stream(events, proxy.keep_alive, proxy.headers_after).await
+    } else {
+        answer::whole(events).await
+    }
+}
+
+async fn unknown_route(request: Request) -> Response {
+    failure_response(&ApiFailure::unknown_route(
+        request.method().as_str(),
+        request.uri().path(),
+    ))
+}
+
+async fn method_not_allowed(request: Request) -> Response {
+    failure_response(&ApiFailure::method_not_allowed(request.method().as_str()))
+}

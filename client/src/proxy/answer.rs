@@ -1,0 +1,242 @@
+//! Answers over HTTP: a failure with its status, a whole answer, or a stream that keeps its connection alive.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures::Stream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+use crate::core::failure::ApiFailure;
+use crate::core::sse;
+use crate::jobs::JobEvent;
+
+/// A failure as programs read it.
+pub(super) fn failure_response(failure: &ApiFailure) -> Response {
+    let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, json_body(failure.to_json().into())).into_response();
+    let headers = response.headers_mut();
+    if let Some(seconds) = failure.retry_after_seconds {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        // RFC 9110 section 11.6.1 asks for it with every 401.
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// A body of JSON.
+pub(super) fn json_body(json: Bytes) -> Response {
+    (
+        [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        json,
+    )
+        .into_response()
+}
+
+/// Waits for the whole answer.
+pub(super) async fn whole(mut events: mpsc::Receiver<JobEvent>) -> Result<Response, ApiFailure> {
+    let mut answer = None;
+    loop {
+        match events.recv().await {
+            Some(JobEvent::Accepted) => {}
+            Some(JobEvent::Piece(piece)) => answer = Some(piece),
+            Some(JobEvent::Ended(outcome)) => {
+                outcome?;
+                return answer.map(json_body).ok_or_else(ApiFailure::internal);
+            }
+            None => return Err(ApiFailure::internal()),
+        }
+    }
+}
+
+/// Waits for the first piece of a stream or its failure, so that failures still have a status; after an acceptance
+/// for `headers_after` only, since programs give up on silent connections.
+pub(super) async fn stream(
+    mut events: mpsc::Receiver<JobEvent>,
+    keep_alive: Duration,
+    headers_after: Duration,
+) -> Result<Response, ApiFailure> {
+    let mut accepted_at = None;
+    let first = loop {
+        let give_up = async {
+            match accepted_at {
+                Some(accepted_at) => sleep_until(accepted_at + headers_after).await,
+                None => std::future::pending().await,
+            }
+        };
+        let event = tokio::select! {
+            biased;
+            event = events.recv() => event,
+            () = give_up => break None,
+        };
+        match event {
+            Some(JobEvent::Accepted) => {
+                accepted_at.get_or_insert_with(Instant::now);
+            }
+            Some(JobEvent::Piece(piece)) => break Some(piece),
+            Some(JobEvent::Ended(Err(failure))) => return Err(failure),
+            Some(JobEvent::Ended(Ok(()))) | None => return Err(ApiFailure::internal()),
+        }
+    };
+    let events = EventBody {
+        first,
+        events,
+        has_ended: false,
+        keep_alive,
+        silence: Box::pin(sleep(keep_alive)),
+    };
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream; charset=utf-8"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    Ok((headers, Body::from_stream(events)).into_response())
+}
+
+/// The body of a stream. Dropping it, as the server does when the program goes away, cancels the job.
+struct EventBody {
+    first: Option<Bytes>,
+    events: mpsc::Receiver<JobEvent>,
+    has_ended: bool,
+    keep_alive: Duration,
+    silence: Pin<Box<Sleep>>,
+}
+
+impl EventBody {
+    fn ended(&mut self, failure: &ApiFailure) -> Bytes {
+        self.has_ended = true;
+        let mut event = Vec::new();
+        sse::write_event(&failure.to_json(), &mut event);
+        event.extend_from_slice(sse::DONE);
+        event.into()
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        while !self.has_ended {
+            match self.events.poll_recv(context) {
+                Poll::Ready(Some(JobEvent::Accepted)) => {}
+                Poll::Ready(Some(JobEvent::Piece(piece))) => return Poll::Ready(Some(piece)),
+                Poll::Ready(Some(JobEvent::Ended(Ok(())))) => self.has_ended = true,
+                Poll::Ready(Some(JobEvent::Ended(Err(failure)))) => {
+                    return Poll::Ready(Some(self.ended(&failure)));
+                }
+                Poll::Ready(None) => return Poll::Ready(Some(self.ended(&ApiFailure::internal()))),
+                Poll::Pending => {
+                    if self.silence.as_mut().poll(context).is_pending() {
+                        return Poll::Pending;
+                    }
+                    return Poll::Ready(Some(Bytes::from_static(sse::KEEP_ALIVE)));
+                }
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl Stream for EventBody {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let piece = self.poll_piece(context);
+        if piece.is_ready() {
+            let silent_until = Instant::now() + self.keep_alive;
+            self.silence.as_mut().reset(silent_until);
+        }
+        piece.map(|piece| piece.map(Ok))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn piece(text: &'static str) -> JobEvent {
+        JobEvent::Piece(Bytes::from_static(text.as_bytes()))
+    }
+
+    async fn text(response: Response) -> String {
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_before_the_first_piece_has_a_status() {
+        let (sender, events) = mpsc::channel(4);
+        sender.send(JobEvent::Accepted).await.unwrap();
+        sender
+            .send(JobEvent::Ended(Err(ApiFailure::provider_failed("gone"))))
+            .await
+            .unwrap();
+        let failure = stream(events, SECOND, SECOND).await.unwrap_err();
+        assert_eq!(failure.status, 502);
+        let response = failure_response(&failure.retry_after(7));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["retry-after"]),
+            (502, &"7".parse().unwrap())
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_start_gets_headers_and_comments_and_still_its_failure() {
+        let (sender, events) = mpsc::channel(4);
+        sender.send(JobEvent::Accepted).await.unwrap();
+        let began = Instant::now();
+        let response = stream(events, 2 * SECOND, 10 * SECOND).await.unwrap();
+        assert_eq!(began.elapsed(), 10 * SECOND);
+        assert_eq!(
+            response.headers()["content-type"],
+            "text/event-stream; charset=utf-8"
+        );
+        let body = tokio::spawn(text(response));
+        sleep(5 * SECOND).await;
+        sender
+            .send(JobEvent::Ended(Err(ApiFailure::provider_failed("gone"))))
+            .await
+            .unwrap();
+        let body = body.await.unwrap();
+        let error = "data: {\"error\":{\"message\":\"gone\",\"type\":\"server_error\",\"param\":null,\
+                     \"code\":\"provider_failed\"}}\n\ndata: [DONE]\n\n";
+        assert_eq!(body, format!(": ping\n: ping\n{error}"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_vanishes_is_an_error_and_not_an_end() {
+        let (sender, events) = mpsc::channel(4);
+        sender.send(piece("data: {}\n\n")).await.unwrap();
+        drop(sender);
+        let body = text(stream(events, SECOND, SECOND).await.unwrap()).await;
+        assert!(
+            body.starts_with("data: {}\n\ndata: {\"error\"") && body.ends_with("data: [DONE]\n\n"),
+            "{body}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_whole_answer_comes_once_and_going_away_is_noticed() {
+        let (sender, events) = mpsc::channel(4);
+        sender.send(piece("{}")).await.unwrap();
+        sender.send(JobEvent::Ended(Ok(()))).await.unwrap();
+        assert_eq!(text(whole(events).await.unwrap()).await, "{}");
+        let (sender, events) = mpsc::channel(4);
+        sender.send(piece("data: {}\n\n")).await.unwrap();
+        let response = stream(events, SECOND, SECOND).await.unwrap();
+        assert!(!sender.is_closed());
+        drop(response);
+        assert!(sender.is_closed());
+    }
+}

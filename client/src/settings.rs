@@ -1,0 +1,608 @@
+//! What a developer can set, where it comes from, and what it is otherwise.
+//!
+//! A flag wins over its `GRISTMILL_CLIENT_…` variable, which wins over the `[client]` section of the configuration
+//! file, which wins over the default.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use clap::Args;
+use gristmill_protocol::codec::REQUEST_BODY_MAX_BYTES;
+use gristmill_protocol::credits::Credits;
+use gristmill_protocol::session::consumer::ConsumerTimeouts;
+use serde::Deserialize;
+use thiserror::Error;
+
+mod amount;
+mod api_key;
+
+pub use amount::CreditsSetting;
+pub use api_key::ApiKey;
+
+/// Port of the OpenAI endpoint unless configured otherwise.
+pub const HTTP_PORT: u16 = 7_420;
+/// Where the coordinator is looked for unless configured otherwise.
+pub const COORDINATOR_URL: &str = "http://127.0.0.1:7400";
+/// Where the mesh peer listens unless configured otherwise. Taken by a node of the same machine, another port is.
+pub const MESH_LISTEN: &str = "/ip4/127.0.0.1/udp/7410/quic-v1";
+/// The output tokens assumed of a request that sets no limit, unless configured otherwise.
+pub const OUTPUT_TOKENS_ASSUMED: u32 = 4_096;
+/// How many providers are asked for one request unless configured otherwise.
+pub const ATTEMPTS_MAX: u32 = 3;
+const CHANNEL_LIFE_SECONDS: u64 = 3_600;
+const CHANNEL_LIFE_LIMIT_SECONDS: u64 = 30 * 24 * 60 * 60;
+const CONNECT_TIMEOUT_SECONDS: u64 = 5;
+const TIMEOUT_LIMIT_SECONDS: u64 = 24 * 60 * 60;
+const ATTEMPTS_LIMIT: u32 = 16;
+const BODY_LIMIT_BYTES: usize = 1 << 30;
+const NAMES_LIMIT: usize = 64;
+
+/// The `[client]` section of the configuration file. Every field is optional; unknown ones are errors.
+///
+/// ```
+/// let section: gristmill_client::settings::FileSection = toml::from_str(r#"
+///     coordinator = "http://192.0.2.7:7400"
+///     max_price_per_million = "0.5"
+///     allowed_origins = ["http://localhost:5173"]
+/// "#)?;
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSection {
+    /// Where the OpenAI endpoint listens. Anything but loopback needs `api_keys`. Default: `127.0.0.1:7420`.
+    pub listen: Option<SocketAddr>,
+    /// The coordinator's address. Default: `http://127.0.0.1:7400`.
+    pub coordinator: Option<String>,
+    /// Multiaddresses on which the mesh peer listens. Default: `/ip4/127.0.0.1/udp/7410/quic-v1`, or a free port
+    /// where that one is taken.
+    pub mesh_listen: Option<Vec<String>>,
+    /// Whether the mesh peer looks for others on the local network (mDNS). Default: false.
+    pub mdns: Option<bool>,
+    /// Keys of which programs must show one, as `Authorization: Bearer KEY`. Default: none, on loopback only.
+    pub api_keys: Option<Vec<ApiKey>>,
+    /// Host names, beside loopback's, under which programs may reach the endpoint. Default: none.
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Origins, such as `http://localhost:5173`, whose pages may call from a browser. Default: none.
+    pub allowed_origins: Option<Vec<String>>,
+    /// The highest price that is paid, in credits per million of any unit, such as `"0.5"`. Default: any.
+    pub max_price_per_million: Option<CreditsSetting>,
+    /// How much is set aside for a provider at a time, in credits. Default: `"1"`.
+    pub channel_limit: Option<CreditsSetting>,
+    /// For how long it is set aside, in seconds, at most 2592000 (30 days). Default: 3600 (1 hour).
+    pub channel_life_seconds: Option<u64>,
+    /// Most bytes of a request. Default: 16777216 (16 MiB).
+    pub body_max_bytes: Option<usize>,
+    /// The `max_tokens` of a chat request that has none, bounded by the offer's context length. Default: 4096.
+    pub output_tokens_assumed: Option<u32>,
+    /// How long to wait for a connection to a provider, in seconds. Default: 5.
+    pub connect_timeout_seconds: Option<u64>,
+    /// How long to wait for a provider's yes or no, in seconds. Default: 3.
+    pub answer_timeout_seconds: Option<u64>,
+    /// How long to wait from the yes to the first output, in seconds. Default: 120.
+    pub first_chunk_timeout_seconds: Option<u64>,
+    /// How long to wait from one output to the next, in seconds. Default: 60.
+    pub next_chunk_timeout_seconds: Option<u64>,
+    /// How many providers are asked for one request before it fails, 1 to 16. Default: 3.
+    pub attempts_max: Option<u32>,
+}
+
+/// The flags by which every command finds the proxy and the coordinator.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+pub struct ConnectionArguments {
+    /// Where the OpenAI endpoint listens [default: 127.0.0.1:7420]
+    #[arg(long, env = "GRISTMILL_CLIENT_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// The coordinator's address [default: http://127.0.0.1:7400]
+    #[arg(long, env = "GRISTMILL_CLIENT_COORDINATOR", value_name = "URL")]
+    pub coordinator: Option<String>,
+    /// Key that programs must show; prefer the variable or the file, since others can see flags. Repeat or
+    /// separate by commas [default: none, on loopback only]
+    #[arg(
+        long = "api-key",
+        env = "GRISTMILL_CLIENT_API_KEYS",
+        hide_env_values = true,
+        value_name = "KEY",
+        value_delimiter = ','
+    )]
+    pub api_keys: Option<Vec<ApiKey>>,
+}
+
+/// The flags of `gristmill client serve`.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+pub struct ServeArguments {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: ConnectionArguments,
+    /// Multiaddress on which the mesh peer listens; repeat or separate by commas
+    /// [default: /ip4/127.0.0.1/udp/7410/quic-v1, or a free port]
+    #[arg(
+        long,
+        env = "GRISTMILL_CLIENT_MESH_LISTEN",
+        value_name = "MULTIADDRESS",
+        value_delimiter = ','
+    )]
+    pub mesh_listen: Option<Vec<String>>,
+    /// Look for others on the local network [default: false]
+    #[arg(
+        long,
+        env = "GRISTMILL_CLIENT_MDNS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub mdns: Option<bool>,
+    /// Host name, beside loopback's, under which programs may reach the endpoint; repeat or separate by commas
+    #[arg(
+        long = "allowed-host",
+        env = "GRISTMILL_CLIENT_ALLOWED_HOSTS",
+        value_name = "HOST",
+        value_delimiter = ','
+    )]
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Origin, such as http://localhost:5173, whose pages may call from a browser; repeat or separate by commas
+    #[arg(
+        long = "allowed-origin",
+        env = "GRISTMILL_CLIENT_ALLOWED_ORIGINS",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    pub allowed_origins: Option<Vec<String>>,
+    /// The highest price that is paid, in credits per million of any unit, such as 0.5 [default: any]
+    #[arg(long, env = "GRISTMILL_CLIENT_MAX_PRICE_PER_MILLION", value_name = "CREDITS")]
+    pub max_price_per_million: Option<Credits>,
+    /// How much is set aside for a provider at a time, in credits [default: 1]
+    #[arg(long, env = "GRISTMILL_CLIENT_CHANNEL_LIMIT", value_name = "CREDITS")]
+    pub channel_limit: Option<Credits>,
+    /// For how long it is set aside, in seconds [default: 3600]
+    #[arg(long, env = "GRISTMILL_CLIENT_CHANNEL_LIFE_SECONDS", value_name = "SECONDS")]
+    pub channel_life_seconds: Option<u64>,
+    /// Most bytes of a request [default: 16777216]
+    #[arg(long, env = "GRISTMILL_CLIENT_BODY_MAX_BYTES", value_name = "BYTES")]
+    pub body_max_bytes: Option<usize>,
+    /// The max_tokens of a chat request that has none [default: 4096]
+    #[arg(long, env = "GRISTMILL_CLIENT_OUTPUT_TOKENS_ASSUMED", value_name = "TOKENS")]
+    pub output_tokens_assumed: Option<u32>,
+    /// How long to wait for a connection to a provider [default: 5]
+    #[arg(
+        long,
+        env = "GRISTMILL_CLIENT_CONNECT_TIMEOUT_SECONDS",
+        value_name = "SECONDS"
+    )]
+    pub connect_timeout_seconds: Option<u64>,
+    /// How long to wait for a provider's yes or no [default: 3]
+    #[arg(long, env = "GRISTMILL_CLIENT_ANSWER_TIMEOUT_SECONDS", value_name = "SECONDS")]
+    pub answer_timeout_seconds: Option<u64>,
+    /// How long to wait from the yes to the first output [default: 120]
+    #[arg(
+        long,
+        env = "GRISTMILL_CLIENT_FIRST_CHUNK_TIMEOUT_SECONDS",
+        value_name = "SECONDS"
+    )]
+    pub first_chunk_timeout_seconds: Option<u64>,
+    /// How long to wait from one output to the next [default: 60]
+    #[arg(
+        long,
+        env = "GRISTMILL_CLIENT_NEXT_CHUNK_TIMEOUT_SECONDS",
+        value_name = "SECONDS"
+    )]
+    pub next_chunk_timeout_seconds: Option<u64>,
+    /// How many providers are asked for one request before it fails [default: 3]
+    #[arg(long, env = "GRISTMILL_CLIENT_ATTEMPTS_MAX", value_name = "COUNT")]
+    pub attempts_max: Option<u32>,
+}
+
+/// Everything a client needs to know before it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the OpenAI endpoint listens. Port zero: any free one.
+    pub listen: SocketAddr,
+    /// The coordinator's address.
+    pub coordinator: String,
+    /// Multiaddresses on which the mesh peer listens.
+    pub mesh_listen: Vec<String>,
+    /// Whether a free port is taken where one of `mesh_listen` is in use: unless somebody chose those.
+    pub mesh_port_fallback: bool,
+    /// Whether the mesh peer uses mDNS.
+    pub mdns: bool,
+    /// Keys of which programs must show one; empty: none is asked for.
+    pub api_keys: Vec<ApiKey>,
+    /// Host names, beside loopback's, under which the endpoint may be reached.
+    pub allowed_hosts: Vec<String>,
+    /// Origins whose pages may call from a browser.
+    pub allowed_origins: Vec<String>,
+    /// The highest price that is paid, per million of any unit.
+    pub max_price_per_million: Option<Credits>,
+    /// How much is set aside for a provider at a time.
+    pub channel_limit: Credits,
+    /// For how long it is set aside, in milliseconds.
+    pub channel_life_ms: u64,
+    /// Most bytes of a request.
+    pub body_max_bytes: usize,
+    /// The output tokens assumed of a chat request that sets no limit.
+    pub output_tokens_assumed: u32,
+    /// How long to wait for a connection to a provider.
+    pub connect_timeout: Duration,
+    /// How long to wait on a job stream.
+    pub job_timeouts: ConsumerTimeouts,
+    /// How many providers are asked for one request before it fails.
+    pub attempts_max: u32,
+}
+
+/// A setting that makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SettingsError {
+    /// The endpoint would be open to others without a key.
+    #[error(
+        "listen is {0}, which other machines can reach, and there is no API key; set api_keys (or \
+         GRISTMILL_CLIENT_API_KEYS), or listen on 127.0.0.1"
+    )]
+    OpenToOthers(SocketAddr),
+    /// A number out of its bounds.
+    #[error("{setting} is {value}; it must be {least} to {most}")]
+    OutOfBounds {
+        /// Which setting.
+        setting: &'static str,
+        /// What it is.
+        value: u64,
+        /// The least it may be.
+        least: u64,
+        /// The most it may be.
+        most: u64,
+    },
+    /// A host name that can't be in a `Host` header.
+    #[error(
+        "allowed_hosts has '{0}', which is no host name; write it without scheme and port, like mill.local"
+    )]
+    Host(String),
+    /// An origin that no browser sends.
+    #[error("allowed_origins has '{0}', which is no origin; they look like http://localhost:5173")]
+    Origin(String),
+    /// Channels that can't hold anything.
+    #[error("channel_limit is 0; no provider could be paid")]
+    ChannelLimit,
+    /// No address for the mesh peer.
+    #[error("mesh_listen is empty; name at least one multiaddress such as {MESH_LISTEN}")]
+    MeshListen,
+    /// More names than are ever compared with.
+    #[error("{0} has more than {NAMES_LIMIT} entries")]
+    TooMany(&'static str),
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT)),
+            coordinator: COORDINATOR_URL.into(),
+            mesh_listen: vec![MESH_LISTEN.into()],
+            mesh_port_fallback: true,
+            mdns: false,
+            api_keys: Vec::new(),
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            max_price_per_million: None,
+            channel_limit: Credits::micro(1_000_000),
+            channel_life_ms: CHANNEL_LIFE_SECONDS * 1_000,
+            body_max_bytes: REQUEST_BODY_MAX_BYTES,
+            output_tokens_assumed: OUTPUT_TOKENS_ASSUMED,
+            connect_timeout: Duration::from_secs(CONNECT_TIMEOUT_SECONDS),
+            job_timeouts: ConsumerTimeouts::default(),
+            attempts_max: ATTEMPTS_MAX,
+        }
+    }
+}
+
+impl Settings {
+    /// Puts flags, variables, file and defaults together. (clap has merged flags and variables already.)
+    ///
+    /// # Errors
+    /// [`SettingsError`] naming the setting that makes no sense.
+    pub fn resolve(arguments: ServeArguments, file: FileSection) -> Result<Self, SettingsError> {
+        let default = Self::default();
+        let amount = |setting: Option<CreditsSetting>| setting.map(|setting| setting.0);
+        let seconds = |setting, flag: Option<u64>, file: Option<u64>, default_ms: u64| {
+            milliseconds(setting, flag.or(file), default_ms, TIMEOUT_LIMIT_SECONDS)
+        };
+        let connection = arguments.connection;
+        let mesh_listen = arguments.mesh_listen.or(file.mesh_listen);
+        let connect_ms = seconds(
+            "connect_timeout_seconds",
+            arguments.connect_timeout_seconds,
+            file.connect_timeout_seconds,
+            CONNECT_TIMEOUT_SECONDS * 1_000,
+        )?;
+        let job_timeouts = ConsumerTimeouts {
+            answer_ms: seconds(
+                "answer_timeout_seconds",
+                arguments.answer_timeout_seconds,
+                file.answer_timeout_seconds,
+                default.job_timeouts.answer_ms,
+            )?,
+            first_chunk_ms: seconds(
+                "first_chunk_timeout_seconds",
+                arguments.first_chunk_timeout_seconds,
+                file.first_chunk_timeout_seconds,
+                default.job_timeouts.first_chunk_ms,
+            )?,
+            next_chunk_ms: seconds(
+                "next_chunk_timeout_seconds",
+                arguments.next_chunk_timeout_seconds,
+                file.next_chunk_timeout_seconds,
+                default.job_timeouts.next_chunk_ms,
+            )?,
+        };
+        let settings = Self {
+            listen: connection.listen.or(file.listen).unwrap_or(default.listen),
+            coordinator: connection
+                .coordinator
+                .or(file.coordinator)
+                .unwrap_or(default.coordinator),
+            mesh_port_fallback: mesh_listen.is_none(),
+            mesh_listen: mesh_listen.unwrap_or(default.mesh_listen),
+            mdns: arguments.mdns.or(file.mdns).unwrap_or(default.mdns),
+            api_keys: connection.api_keys.or(file.api_keys).unwrap_or_default(),
+            allowed_hosts: arguments.allowed_hosts.or(file.allowed_hosts).unwrap_or_default(),
+            allowed_origins: arguments
+                .allowed_origins
+                .or(file.allowed_origins)
+                .unwrap_or_default(),
+            max_price_per_million: arguments
+                .max_price_per_million
+                .or(amount(file.max_price_per_million)),
+            channel_limit: arguments
+                .channel_limit
+                .or(amount(file.channel_limit))
+                .unwrap_or(default.channel_limit),
+            channel_life_ms: milliseconds(
+                "channel_life_seconds",
+                arguments.channel_life_seconds.or(file.channel_life_seconds),
+                default.channel_life_ms,
+                CHANNEL_LIFE_LIMIT_SECONDS,
+            )?,
+            body_max_bytes: arguments
+                .body_max_bytes
+                .or(file.body_max_bytes)
+                .unwrap_or(default.body_max_bytes),
+            output_tokens_assumed: arguments
+                .output_tokens_assumed
+                .or(file.output_tokens_assumed)
+                .unwrap_or(default.output_tokens_assumed),
+            connect_timeout: Duration::from_millis(connect_ms),
+            job_timeouts,
+            attempts_max: arguments
+                .attempts_max
+                .or(file.attempts_max)
+                .unwrap_or(default.attempts_max),
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Checks what [`Settings::resolve`] checks, for settings that a program made itself.
+    ///
+    /// # Errors
+    /// [`SettingsError`] naming the setting that makes no sense.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        if !self.listen.ip().is_loopback() && self.api_keys.is_empty() {
+            return Err(SettingsError::OpenToOthers(self.listen));
+        }
+        if self.channel_limit.is_zero() {
+            return Err(SettingsError::ChannelLimit);
+        }
+        if self.mesh_listen.is_empty() {
+            return Err(SettingsError::MeshListen);
+        }
+        for (setting, entries) in [
+            ("allowed_hosts", self.allowed_hosts.len()),
+            ("allowed_origins", self.allowed_origins.len()),
+            ("api_keys", self.api_keys.len()),
+        ] {
+            if entries > NAMES_LIMIT {
+                return Err(SettingsError::TooMany(setting));
+            }
+        }
+        if let Some(host) = self.allowed_hosts.iter().find(|host| !is_host_name(host)) {
+            return Err(SettingsError::Host(host.clone()));
+        }
+        if let Some(origin) = self.allowed_origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(SettingsError::Origin(origin.clone()));
+        }
+        within("attempts_max", self.attempts_max.into(), 1, ATTEMPTS_LIMIT.into())?;
+        within(
+            "body_max_bytes",
+            self.body_max_bytes as u64,
+            1,
+            BODY_LIMIT_BYTES as u64,
+        )?;
+        within(
+            "output_tokens_assumed",
+            self.output_tokens_assumed.into(),
+            1,
+            u32::MAX.into(),
+        )
+    }
+}
+
+fn milliseconds(
+    setting: &'static str,
+    seconds: Option<u64>,
+    default_ms: u64,
+    most: u64,
+) -> Result<u64, SettingsError> {
+    match seconds {
+        None => Ok(default_ms),
+        Some(seconds) => {
+            within(setting, seconds, 1, most)?;
+            Ok(seconds * 1_000)
+        }
+    }
+}
+
+const fn within(setting: &'static str, value: u64, least: u64, most: u64) -> Result<(), SettingsError> {
+    if value < least || value > most {
+        return Err(SettingsError::OutOfBounds {
+            setting,
+            value,
+            least,
+            most,
+        });
+    }
+    Ok(())
+}
+
+/// Whether a text is the host part of a `Host` header (RFC 9110 section 7.2): a name, an IPv4 address, or an IPv6
+/// address in brackets.
+fn is_host_name(text: &str) -> bool {
+    let name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !text.is_empty() && text.bytes().all(name),
+    }
+}
+
+/// Whether a text is an origin as browsers write it (RFC 6454 section 6.1): scheme, host, and no path.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return false;
+    };
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (rest, None),
+    };
+    !scheme.is_empty()
+        && scheme
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && is_host_name(host)
+        && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "endpoint {}, coordinator {}",
+            self.listen, self.coordinator
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        arguments: ServeArguments,
+    }
+
+    fn arguments(flags: &[&str]) -> ServeArguments {
+        Program::parse_from(std::iter::once(&"serve").chain(flags)).arguments
+    }
+
+    fn file(text: &str) -> FileSection {
+        toml::from_str(text).unwrap()
+    }
+
+    fn resolve(flags: &[&str], text: &str) -> Result<Settings, SettingsError> {
+        Settings::resolve(arguments(flags), file(text))
+    }
+
+    #[test]
+    fn nothing_set_gives_the_defaults() {
+        assert_eq!(resolve(&[], ""), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let text = "coordinator = \"http://a\"\nchannel_limit = 3\nmax_price_per_million = \"0.5\"";
+        let settings = resolve(&["--coordinator", "http://b", "--attempts-max", "5"], text).unwrap();
+        assert_eq!(settings.coordinator, "http://b");
+        assert_eq!(settings.channel_limit, Credits::micro(3_000_000));
+        assert_eq!(settings.max_price_per_million, Some(Credits::micro(500_000)));
+        assert_eq!(
+            (settings.attempts_max, settings.output_tokens_assumed),
+            (5, 4_096)
+        );
+    }
+
+    #[test]
+    fn a_chosen_mesh_port_is_not_replaced() {
+        assert!(resolve(&[], "").unwrap().mesh_port_fallback);
+        assert!(
+            !resolve(&["--mesh-listen", "/ip4/127.0.0.1/udp/1/quic-v1"], "")
+                .unwrap()
+                .mesh_port_fallback
+        );
+    }
+
+    #[test]
+    fn an_endpoint_open_to_others_needs_a_key() {
+        for listen in ["0.0.0.0:7420", "[::]:7420", "192.0.2.1:7420"] {
+            let refused = resolve(&["--listen", listen], "");
+            assert!(matches!(refused, Err(SettingsError::OpenToOthers(_))), "{listen}");
+            assert!(resolve(&["--listen", listen], "api_keys = [\"0123456789abcdef\"]").is_ok());
+        }
+        for listen in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:7420"] {
+            assert!(resolve(&["--listen", listen], "").is_ok(), "{listen}");
+        }
+    }
+
+    #[test]
+    fn hosts_and_origins_that_nobody_sends_are_named() {
+        for host in ["http://mill", "mill:80", "", "a b", "[::1", "mill/"] {
+            let refused = resolve(&[], &format!("allowed_hosts = [{host:?}]"));
+            assert_eq!(refused, Err(SettingsError::Host(host.to_owned())));
+        }
+        for origin in [
+            "localhost",
+            "http://a/b",
+            "http://",
+            "null",
+            "*",
+            "http://a:b",
+            "http://u@a",
+        ] {
+            let refused = resolve(&[], &format!("allowed_origins = [{origin:?}]"));
+            assert_eq!(refused, Err(SettingsError::Origin(origin.to_owned())));
+        }
+        let good = "allowed_hosts = [\"mill.local\", \"[fe80::1]\"]\n\
+                    allowed_origins = [\"http://localhost:5173\", \"https://mill\", \"http://[::1]:80\", \
+                    \"vscode-webview://abc\"]";
+        resolve(&[], good).unwrap();
+    }
+
+    #[test]
+    fn numbers_out_of_bounds_are_named() {
+        for text in [
+            "attempts_max = 0",
+            "attempts_max = 17",
+            "body_max_bytes = 0",
+            "output_tokens_assumed = 0",
+            "channel_life_seconds = 0",
+            "channel_life_seconds = 2592001",
+            "answer_timeout_seconds = 0",
+        ] {
+            let error = resolve(&[], text).unwrap_err().to_string();
+            assert!(error.contains(text.split(' ').next().unwrap()), "{error}");
+        }
+        assert_eq!(
+            resolve(&[], "channel_limit = 0"),
+            Err(SettingsError::ChannelLimit)
+        );
+        assert_eq!(resolve(&[], "mesh_listen = []"), Err(SettingsError::MeshListen));
+    }
+
+    #[test]
+    fn unknown_keys_name_their_line_and_keys_are_not_shown() {
+        let error = toml::from_str::<FileSection>("mdns = true\nlissten = 1")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("line 2") && error.contains("lissten"), "{error}");
+        let settings = resolve(&[], "api_keys = [\"0123456789abcdef\"]").unwrap();
+        assert!(!format!("{settings:?}").contains("0123456789abcdef"));
+    }
+}
