@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::listing::Offer;
+use gristmill_protocol::session::provider::ProviderTimeouts;
 use gristmill_transport::{Clock, CoordinatorClient, Mesh};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -186,6 +187,11 @@ async fn start_parts(
     let (mesh, incoming) = listening::mesh(&settings, &keypair, Arc::clone(&clock)).await?;
     let (known_coordinator, coordinator) = watch::channel(None);
     let (redeem, redeem_requests) = mpsc::channel(REDEEM_REQUESTS);
+    let voucher_ms = u64::try_from(settings.voucher_timeout.as_millis()).unwrap_or(u64::MAX);
+    let timeouts = ProviderTimeouts {
+        voucher_ms,
+        ..ProviderTimeouts::default()
+    };
     let slots = crate::slots::Slots::new(settings.slots, settings.queue_length);
     let host = Arc::new(JobHost {
         keypair,
@@ -198,7 +204,7 @@ async fn start_parts(
         closing: CancellationToken::new(),
         abort: CancellationToken::new(),
         tally: crate::tally::Tally::default(),
-        timeouts: gristmill_protocol::session::provider::ProviderTimeouts::default(),
+        timeouts,
         body_max_bytes: gristmill_protocol::codec::REQUEST_BODY_MAX_BYTES as u64,
     });
     let local_api_address = listener.as_ref().map(|(_, address)| *address);

@@ -46,6 +46,10 @@ pub const CREDIT_WINDOW_MIN: Credits = Credits::micro(1_000);
 pub const REDEEM_INTERVAL_SECONDS: u64 = 30;
 /// The longest time between redemptions that can be set, in seconds: one hour.
 pub const REDEEM_INTERVAL_MAX_SECONDS: u64 = 60 * 60;
+/// How long a job waits for a voucher unless configured otherwise, in seconds.
+pub const VOUCHER_TIMEOUT_SECONDS: u64 = 30;
+/// The longest wait for a voucher that can be set, in seconds.
+pub const VOUCHER_TIMEOUT_MAX_SECONDS: u64 = 10 * 60;
 /// How long a stopping node lets running jobs finish unless configured otherwise, in seconds.
 pub const DRAIN_SECONDS: u64 = 20;
 /// The longest drain that can be set, in seconds.
@@ -161,6 +165,8 @@ pub struct Settings {
     pub local_api: LocalApi,
     /// Whether to announce the node on the local network and look for peers there.
     pub mdns: bool,
+    /// How long a job waits for a voucher before it is given up.
+    pub voucher_timeout: Duration,
     /// How long a stopping node lets running jobs finish.
     pub drain: Duration,
 }
@@ -189,6 +195,7 @@ impl Default for Settings {
             region: String::new(),
             local_api: LocalApi::Default,
             mdns: false,
+            voucher_timeout: Duration::from_secs(VOUCHER_TIMEOUT_SECONDS),
             drain: Duration::from_secs(DRAIN_SECONDS),
         }
     }
@@ -279,6 +286,10 @@ impl Settings {
             region: arguments.region.or(file.region).unwrap_or(default.region),
             local_api: local_api.map_or(Ok(LocalApi::Default), |text| parse_local_api(&text))?,
             mdns: arguments.mdns.or(file.mdns).unwrap_or(default.mdns),
+            voucher_timeout: seconds(
+                arguments.voucher_timeout_seconds.or(file.voucher_timeout_seconds),
+                default.voucher_timeout,
+            ),
             drain: seconds(arguments.drain_seconds.or(file.drain_seconds), default.drain),
         };
         settings.check()?;
@@ -304,13 +315,21 @@ impl Settings {
         };
         bound("slots", self.slots.into(), 1, SLOTS_MAX.into())?;
         bound("queue_length", self.queue_length.into(), 0, SLOTS_MAX.into())?;
-        let part_of_a_second = u64::from(self.redeem_interval.subsec_nanos() > 0);
-        let redeem_seconds = self.redeem_interval.as_secs().saturating_add(part_of_a_second);
+        // Parts of a second count as a whole one, so that only nothing is too little.
+        let whole = |time: Duration| time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
+        let redeem_seconds = whole(self.redeem_interval);
         bound(
             "redeem_interval_seconds",
             redeem_seconds,
             1,
             REDEEM_INTERVAL_MAX_SECONDS,
+        )?;
+        let voucher_seconds = whole(self.voucher_timeout);
+        bound(
+            "voucher_timeout_seconds",
+            voucher_seconds,
+            1,
+            VOUCHER_TIMEOUT_MAX_SECONDS,
         )?;
         bound("drain_seconds", self.drain.as_secs(), 0, DRAIN_MAX_SECONDS)?;
         if self.credit_window < CREDIT_WINDOW_MIN {

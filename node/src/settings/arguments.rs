@@ -105,6 +105,9 @@ pub struct ServeArguments {
         default_missing_value = "true"
     )]
     pub mdns: Option<bool>,
+    /// How long a job waits for a voucher before it is given up [default: 30]
+    #[arg(long, env = "GRISTMILL_NODE_VOUCHER_TIMEOUT_SECONDS", value_name = "SECONDS")]
+    pub voucher_timeout_seconds: Option<u64>,
     /// How long a stopping node lets running jobs finish [default: 20]
     #[arg(long, env = "GRISTMILL_NODE_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
