@@ -425,6 +425,12 @@ impl Job {
             return Err(Verdict::on_unusable(failure));
         }
         if let Err(failure) = &end.outcome.result {
+            let jobs = lock(&self.market.records)
+                .standing(&route.provider, self.market.now_ms())
+                .jobs;
+            if *failure == ConsumerFailure::Disconnected && !self.recipient.is_accepted() && jobs > 1 {
+                return Err(Verdict::on_dropped_stream());
+            }
             let verdict = Verdict::on(failure);
             if verdict.action == Action::OpenAnotherChannel {
                 self.market.wallet.retire(funding.channel);

@@ -270,6 +270,8 @@ impl RunningClient {
     /// [`StopError`] where a part failed, or did not end in order.
     pub async fn wait(mut self) -> Result<(), StopError> {
         let failed = tokio::select! {
+            // Told to end, the endpoint ends too.
+            biased;
             () = self.stopping.cancelled() => None,
             ended = &mut self.http => Some(match ended {
                 Ok(Ok(())) => "it ended by itself".to_owned(),

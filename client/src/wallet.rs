@@ -185,16 +185,18 @@ impl Wallet {
         let opened = timeout(OPENING_TIMEOUT, opening)
             .await
             .unwrap_or(Err(OpeningError::TimedOut));
-        let outcome = opened.or_else(|error| {
+        opened.or_else(|error| {
             // A shorter answer from what is open already is better than none.
-            self.shortened(provider, scope, price, terms)
-                .ok_or_else(|| error.into_failure())
-        });
-        *failed = outcome
-            .as_ref()
-            .err()
-            .map(|failure| (Instant::now(), failure.clone()));
-        outcome
+            if let Some(shortened) = self.shortened(provider, scope, price, terms) {
+                return Ok(shortened);
+            }
+            let concerns_all = error.concerns_all();
+            let failure = error.into_failure();
+            if concerns_all {
+                *failed = Some((Instant::now(), failure.clone()));
+            }
+            Err(failure)
+        })
     }
 
     /// An open channel with enough left.
@@ -467,6 +469,11 @@ impl OpeningError {
             },
             _ => Self::Coordinator(error),
         }
+    }
+
+    /// Whether other requests would meet the same error now.
+    const fn concerns_all(&self) -> bool {
+        !matches!(self, Self::Insufficient { .. })
     }
 
     fn into_failure(self) -> ApiFailure {

@@ -9,6 +9,9 @@ use crate::core::records::RecordEvent;
 /// Seconds until other providers may be there.
 const RETRY_AFTER_SECONDS: u32 = 5;
 
+/// How long a provider that dropped a stream is left alone, in milliseconds.
+const DROPPED_STREAM_PAUSE_MS: u64 = 200;
+
 /// What a failed attempt means.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
@@ -56,6 +59,21 @@ impl Verdict {
     #[must_use]
     pub const fn on_unusable(failure: ApiFailure) -> Self {
         Self::new(Action::AskAnother, Some(RecordEvent::Failed), failure)
+    }
+
+    /// The verdict on a provider that ended the stream of one of several jobs before it had said anything: peers do
+    /// so when they have as many streams as they allow.
+    #[must_use]
+    pub fn on_dropped_stream() -> Self {
+        let failure = ApiFailure::no_provider_available("every provider of this model is busy", 1);
+        let record = RecordEvent::Busy {
+            retry_after_ms: DROPPED_STREAM_PAUSE_MS,
+        };
+        Self::new(
+            Action::AskAnotherOrWait(DROPPED_STREAM_PAUSE_MS),
+            Some(record),
+            failure,
+        )
     }
 
     /// The verdict where a provider can't be paid: another one may have a channel already.

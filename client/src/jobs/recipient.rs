@@ -39,6 +39,7 @@ pub(super) struct Recipient {
     /// The answer, as far as the present provider has given it.
     answer: Answer,
     has_delivered: bool,
+    is_accepted: bool,
     first_message_ms: Option<f64>,
 }
 
@@ -50,6 +51,7 @@ impl Recipient {
             stopping,
             answer,
             has_delivered: false,
+            is_accepted: false,
             first_message_ms: None,
         };
         (recipient, receiver)
@@ -58,6 +60,7 @@ impl Recipient {
     /// Begins anew with another provider. Only while nothing was delivered.
     pub(super) fn restart(&mut self, answer: Answer) {
         self.answer = answer;
+        self.is_accepted = false;
         self.first_message_ms = None;
     }
 
@@ -66,13 +69,19 @@ impl Recipient {
         self.has_delivered
     }
 
+    /// Whether the present provider took the job.
+    pub(super) const fn is_accepted(&self) -> bool {
+        self.is_accepted
+    }
+
     /// How long the present provider took to its first message, in milliseconds.
     pub(super) const fn first_message_ms(&self) -> Option<f64> {
         self.first_message_ms
     }
 
     /// The provider takes the job.
-    pub(super) async fn accepted(&self) -> Result<(), Stop> {
+    pub(super) async fn accepted(&mut self) -> Result<(), Stop> {
+        self.is_accepted = true;
         self.send(JobEvent::Accepted).await
     }
 

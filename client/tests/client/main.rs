@@ -1,0 +1,22 @@
+//! The client from outside: programs speak HTTP with its endpoint, a real coordinator settles, and providers on the
+//! real mesh answer, fail and lie.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod answers;
+mod directory;
+mod failover;
+mod failures;
+mod guard;
+mod harness;
+mod lifecycle;
+mod misbehaviour;
+mod payment;
+mod provider;

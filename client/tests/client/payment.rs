@@ -1,0 +1,150 @@
+//! What is held, promised and settled.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use gristmill_protocol::coordinator_api::SettlementResult;
+use gristmill_protocol::job::RefusalCode;
+use gristmill_transport::CoordinatorClient;
+use serde_json::json;
+
+use crate::harness::{Market, STARTER, client_settings, start_client, unix_ms};
+use crate::provider::{Script, Setup, words};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_answer_costs_is_what_is_settled() {
+    let market = Market::start().await;
+    let provider = market
+        .provider(
+            Setup {
+                price: 100_000_000,
+                window: 1_000_000,
+                ..Setup::default()
+            },
+            words(&["a", "b"]),
+        )
+        .await;
+    let body = market.chat(json!({"max_tokens": 10})).await.json();
+    let cost = body["gristmill"]["cost"].as_u64().unwrap();
+    assert_eq!(
+        cost, 500,
+        "three tokens read and two written at a hundred credits per million"
+    );
+    provider.seen(|jobs| jobs[0].end.is_some()).await;
+    let till = CoordinatorClient::new(
+        &market.coordinator.http_url(),
+        None,
+        provider.keypair.clone(),
+        Arc::new(unix_ms),
+    )
+    .unwrap();
+    till.open_account().await.unwrap();
+    let settled = till.settle(&provider.vouchers()).await.unwrap();
+    assert!(
+        matches!(&settled.results[0], SettlementResult::Settled { settled, .. } if settled.microcredits() == cost)
+    );
+    let (available, held) = market.balance().await;
+    assert_eq!(available + held, STARTER.microcredits() - cost);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_first_requests_at_once_open_one_channel() {
+    let market = Market::start().await;
+    let provider = market
+        .provider(
+            Setup {
+                window: 10_000_000,
+                ..Setup::default()
+            },
+            words(&["Hi"]),
+        )
+        .await;
+    let answers = join_all((0..100).map(|_| market.chat(json!({"max_tokens": 10})))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    let (_, held) = market.balance().await;
+    assert_eq!(held, 1_000_000, "one channel of one credit");
+    let jobs = provider
+        .seen(|jobs| jobs.iter().filter(|job| job.end.is_some()).count() == 100)
+        .await;
+    let tickets: std::collections::BTreeSet<_> = jobs.iter().map(|job| &job.open.ticket).collect();
+    assert_eq!(tickets.len(), 1);
+    let promised = provider.vouchers()[0]
+        .content_unchecked()
+        .cumulative
+        .microcredits();
+    assert_eq!(promised, 100 * 4, "every answer is paid once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_is_used_up_is_replaced_once() {
+    let market = Market::start().await;
+    let refusing = Script::Refuse(RefusalCode::ChannelExhausted, 0);
+    let provider = market.provider(Setup::default(), refusing).await;
+    let answer = market.chat(json!({"max_tokens": 10})).await;
+    assert_eq!(answer.error(), (502, "provider_failed".to_owned()));
+    let jobs = provider.jobs.borrow().clone();
+    assert_eq!(jobs.len(), 2, "once more, with another channel");
+    assert_ne!(jobs[0].open.ticket, jobs[1].open.ticket);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_larger_request_gets_a_larger_channel() {
+    let market = Market::start_with(STARTER, |mut settings| {
+        settings.channel_limit = gristmill_protocol::credits::Credits::micro(1_000);
+        settings
+    })
+    .await;
+    let provider = market.provider(Setup::default(), words(&["Hi"])).await;
+    assert_eq!(market.chat(json!({"max_tokens": 10})).await.status, 200);
+    assert_eq!(market.balance().await.1, 1_000);
+    assert_eq!(market.chat(json!({"max_tokens": 5_000})).await.status, 200);
+    assert!(market.balance().await.1 > 6_000);
+    assert_eq!(provider.vouchers().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_without_the_coordinator_spends_what_is_open() {
+    let Market {
+        coordinator_directory,
+        client_directory,
+        coordinator,
+        client,
+        http,
+    } = Market::start().await;
+    let market = Market {
+        coordinator_directory,
+        client_directory,
+        coordinator,
+        client,
+        http,
+    };
+    let provider = market.provider(Setup::default(), words(&["Hi"])).await;
+    assert_eq!(market.chat(json!({})).await.status, 200);
+    let Market {
+        client_directory,
+        coordinator,
+        client,
+        http,
+        ..
+    } = market;
+    let url = coordinator.http_url();
+    client.shutdown().await.unwrap();
+    coordinator.shutdown().await.unwrap();
+    let client = start_client(client_settings(&url), client_directory.path()).await;
+    assert!(!client.is_joined());
+    client.mesh().learn_listing(&provider.sealed).unwrap();
+    let endpoint = format!("{}/chat/completions", client.base_url());
+    let body = crate::harness::chat_body(json!({}));
+    let answer = http.post(endpoint).json(&body).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    let jobs = provider
+        .seen(|jobs| jobs.len() == 2 && jobs[1].end.is_some())
+        .await;
+    assert_eq!(jobs[0].open.ticket, jobs[1].open.ticket);
+    let promised = provider.vouchers()[0]
+        .content_unchecked()
+        .cumulative
+        .microcredits();
+    assert_eq!(promised, 8, "vouchers go on where they were");
+    client.shutdown().await.unwrap();
+}
