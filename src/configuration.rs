@@ -27,7 +27,9 @@ pub(crate) struct Configuration {
 pub(crate) enum ConfigurationError {
     #[error("the configuration file {path} can't be read: {source}")]
     Unreadable { path: PathBuf, source: std::io::Error },
-    #[error("the configuration file {path} is wrong:\n{source}Correct the line, or see the guides for its keys.")]
+    #[error(
+        "the configuration file {path} is wrong:\n{source}Correct the line, or see the guides for its keys."
+    )]
     Malformed { path: PathBuf, source: toml::de::Error },
     #[error("there is no home folder to keep state in; give --data-dir")]
     NoHome,
@@ -35,16 +37,17 @@ pub(crate) enum ConfigurationError {
 
 impl Configuration {
     /// Reads the file that was named, or the one in its default place where there is one.
-    pub(crate) fn load(
-        named: Option<&Path>,
-        data_dir: Option<PathBuf>,
-    ) -> Result<Self, ConfigurationError> {
+    pub(crate) fn load(named: Option<&Path>, data_dir: Option<PathBuf>) -> Result<Self, ConfigurationError> {
         let places = directories::ProjectDirs::from("", "", "gristmill");
         let file = match (named, &places) {
             (Some(path), _) => read(path)?,
             (None, Some(places)) => {
                 let path = places.config_dir().join("config.toml");
-                if path.exists() { read(&path)? } else { ConfigurationFile::default() }
+                if path.exists() {
+                    read(&path)?
+                } else {
+                    ConfigurationFile::default()
+                }
             }
             (None, None) => ConfigurationFile::default(),
         };
@@ -56,9 +59,14 @@ impl Configuration {
 }
 
 fn read(path: &Path) -> Result<ConfigurationFile, ConfigurationError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigurationError::Unreadable { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|source| ConfigurationError::Malformed { path: path.to_owned(), source })
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigurationError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|source| ConfigurationError::Malformed {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -74,7 +82,9 @@ mod tests {
 
     #[test]
     fn unknown_keys_name_the_line() {
-        let error = load("[node]\n\n[client]\nlissten = \"127.0.0.1:1\"\n").unwrap_err().to_string();
+        let error = load("[node]\n\n[client]\nlissten = \"127.0.0.1:1\"\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("line 4") && error.contains("lissten"), "{error}");
         let error = load("[nodes]\n").unwrap_err().to_string();
         assert!(error.contains("line 1") && error.contains("nodes"), "{error}");

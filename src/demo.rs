@@ -35,12 +35,18 @@ pub(crate) async fn run(arguments: Arguments, json: bool) -> anyhow::Result<Exit
     let keeps_running = told.as_ref().is_ok_and(|story| story.ok) && !arguments.once;
     if keeps_running {
         story::invite(market.endpoint());
-        tokio::signal::ctrl_c().await.context("Ctrl-C can't be waited for")?;
+        tokio::signal::ctrl_c()
+            .await
+            .context("Ctrl-C can't be waited for")?;
         eprintln!("Stopping.");
     }
     market.stop().await;
     let story = told?;
-    Ok(if story.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if story.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 async fn tell(market: &Market, asked: &str, started: Instant, json: bool) -> anyhow::Result<Story> {

@@ -26,9 +26,10 @@ struct Program {
     /// The configuration file [default: $XDG_CONFIG_HOME/gristmill/config.toml, where there is one]
     #[arg(long, global = true, env = "GRISTMILL_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What is logged on stderr, for example debug or gristmill_node=trace
-    #[arg(long, global = true, env = "GRISTMILL_LOG", default_value = "warn,gristmill=info", value_name = "FILTER")]
-    log: String,
+    /// What is logged on stderr, for example debug or gristmill_node=trace [default: what an operator wants to
+    /// see of a serving role, warnings otherwise]
+    #[arg(long, global = true, env = "GRISTMILL_LOG", value_name = "FILTER")]
+    log: Option<String>,
 }
 
 const AFTER_HELP: &str = "\
@@ -65,10 +66,30 @@ enum Command {
     Simulate(gristmill_simulations::cli::Command),
 }
 
+impl Command {
+    /// Roles that serve tell what they do; everything else speaks through its output.
+    const fn default_log(&self) -> &'static str {
+        use gristmill_client::cli::Command as Client;
+        use gristmill_coordinator::cli::Command as Coordinator;
+        use gristmill_node::cli::Command as Node;
+        match self {
+            Self::Node(Node::Serve(_))
+            | Self::Client(Client::Serve(_))
+            | Self::Coordinator(Coordinator::Serve(_)) => "warn,libp2p_kad=error,gristmill=info",
+            _ => "error,gristmill=warn",
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let program = Program::parse();
     fix_thread_count();
-    terminal::start_logging(&program.log);
+    terminal::start_logging(
+        program
+            .log
+            .as_deref()
+            .unwrap_or_else(|| program.command.default_log()),
+    );
     let configuration = match Configuration::load(program.config.as_deref(), program.data_dir) {
         Ok(configuration) => configuration,
         Err(error) => {
@@ -79,7 +100,9 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            terminal::report(&anyhow::Error::new(error).context("the threads of the program can't be started"));
+            terminal::report(
+                &anyhow::Error::new(error).context("the threads of the program can't be started"),
+            );
             return ExitCode::FAILURE;
         }
     };
@@ -98,7 +121,10 @@ fn fix_thread_count() {
     const VARIABLE: &str = "RAYON_NUM_THREADS";
     if std::env::var_os(VARIABLE).is_none() {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        #[expect(unsafe_code, reason = "no other thread runs yet that could read the environment")]
+        #[expect(
+            unsafe_code,
+            reason = "no other thread runs yet that could read the environment"
+        )]
         // SAFETY: called first in `main`, before any thread is started.
         unsafe {
             std::env::set_var(VARIABLE, threads.to_string());

@@ -47,31 +47,63 @@ struct Coordinator {
 
 impl Coordinator {
     fn start(folder: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let listen = format!("127.0.0.1:{port}");
         let mesh = "/ip4/127.0.0.1/udp/0/quic-v1";
-        let arguments = ["coordinator", "serve", "--http-listen", &listen, "--mesh-listen", mesh];
-        let mut process =
-            gristmill(folder, &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let arguments = [
+            "coordinator",
+            "serve",
+            "--http-listen",
+            &listen,
+            "--mesh-listen",
+            mesh,
+        ];
+        let mut process = gristmill(folder, &arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         while std::net::TcpStream::connect(&listen).is_err() {
             assert!(process.try_wait().unwrap().is_none(), "the coordinator ended");
             assert!(Instant::now() < deadline, "the coordinator did not start");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { process, url: format!("http://{listen}") }
+        Self {
+            process,
+            url: format!("http://{listen}"),
+        }
     }
 
     /// Issues credits and gives the account's balance as the operator sees it.
     fn grant(&self, folder: &Path, account: &str, amount: &str) -> serde_json::Value {
-        let arguments = ["coordinator", "grant", account, amount, "--coordinator", &self.url, "--json"];
+        let arguments = [
+            "coordinator",
+            "grant",
+            account,
+            amount,
+            "--coordinator",
+            &self.url,
+            "--json",
+        ];
         let output = run(folder, &arguments);
         assert!(output.status.success(), "{}", stderr(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
     fn balance(&self, folder: &Path, account: &str) -> u64 {
-        let arguments = ["coordinator", "balance", account, "--coordinator", &self.url, "--json"];
+        let arguments = [
+            "coordinator",
+            "balance",
+            account,
+            "--coordinator",
+            &self.url,
+            "--json",
+        ];
         let output = run(folder, &arguments);
         assert!(output.status.success(), "{}", stderr(&output));
         let balance: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -99,8 +131,10 @@ fn ledger(folder: &Path) -> std::path::PathBuf {
 }
 
 fn journal(folder: &Path) -> std::path::PathBuf {
-    let mut segments: Vec<_> =
-        fs::read_dir(ledger(folder).join("journal")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut segments: Vec<_> = fs::read_dir(ledger(folder).join("journal"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     segments.retain(|path| path.extension().is_some_and(|ending| ending == "log"));
     segments.sort();
     segments.pop().unwrap()
@@ -111,7 +145,15 @@ fn help_names_every_role_and_wrong_usage_is_exit_2() {
     let folder = folder();
     let help = run(folder.path(), &["--help"]);
     let text = String::from_utf8(help.stdout).unwrap();
-    for role in ["demo", "node", "client", "coordinator", "ledger", "benchmark", "simulate"] {
+    for role in [
+        "demo",
+        "node",
+        "client",
+        "coordinator",
+        "ledger",
+        "benchmark",
+        "simulate",
+    ] {
         assert!(text.contains(role), "{role}");
     }
     assert_eq!(run(folder.path(), &["grind"]).status.code(), Some(2));
@@ -126,7 +168,10 @@ fn an_unknown_configuration_key_names_its_line_and_is_exit_3() {
     let output = run(folder.path(), &["benchmark", "devices"]);
     assert_eq!(output.status.code(), Some(3));
     let text = stderr(&output);
-    assert!(text.contains("line 3") && text.contains("nmae") && text.contains("config.toml"), "{text}");
+    assert!(
+        text.contains("line 3") && text.contains("nmae") && text.contains("config.toml"),
+        "{text}"
+    );
     assert!(output.stdout.is_empty());
 }
 
@@ -136,13 +181,30 @@ fn a_port_in_use_is_named_with_the_way_out() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let mesh = "/ip4/127.0.0.1/udp/0/quic-v1";
-    let output =
-        run(folder.path(), &["coordinator", "serve", "--http-listen", &address, "--mesh-listen", mesh]);
+    let output = run(
+        folder.path(),
+        &[
+            "coordinator",
+            "serve",
+            "--http-listen",
+            &address,
+            "--mesh-listen",
+            mesh,
+        ],
+    );
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains(&address) && stderr(&output).contains("--http-listen"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains(&address) && stderr(&output).contains("--http-listen"),
+        "{}",
+        stderr(&output)
+    );
     let output = run(folder.path(), &["client", "serve", "--listen", &address]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains(&address) && stderr(&output).contains("--listen"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains(&address) && stderr(&output).contains("--listen"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -152,8 +214,16 @@ fn an_unreadable_model_file_is_named() {
     fs::write(&broken, b"this is no model").unwrap();
     let broken = broken.to_string_lossy().into_owned();
     for source in [broken.as_str(), "/nowhere/model.gguf"] {
-        let arguments =
-            ["node", "serve", "--model", source, "--upstream", "none", "--coordinator", "http://127.0.0.1:9"];
+        let arguments = [
+            "node",
+            "serve",
+            "--model",
+            source,
+            "--upstream",
+            "none",
+            "--coordinator",
+            "http://127.0.0.1:9",
+        ];
         let output = run(folder.path(), &arguments);
         assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
         assert!(stderr(&output).contains(source), "{}", stderr(&output));
@@ -173,7 +243,10 @@ fn a_key_that_others_can_read_is_refused() {
     let secret = "11".repeat(32);
     fs::write(&key, format!("{secret}\n")).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-    let output = run(folder.path(), &["client", "balance", "--coordinator", "http://127.0.0.1:9"]);
+    let output = run(
+        folder.path(),
+        &["client", "balance", "--coordinator", "http://127.0.0.1:9"],
+    );
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains("identity.key") && text.contains("600"), "{text}");
@@ -187,7 +260,12 @@ fn acknowledged_grants_survive_sigkill_and_a_torn_tail() {
     coordinator.grant(folder.path(), ACCOUNT, "2.5");
     coordinator.kill();
     // What a power cut in the middle of a write leaves behind.
-    fs::OpenOptions::new().append(true).open(journal(folder.path())).unwrap().write_all(&[0, 0, 1]).unwrap();
+    fs::OpenOptions::new()
+        .append(true)
+        .open(journal(folder.path()))
+        .unwrap()
+        .write_all(&[0, 0, 1])
+        .unwrap();
     let coordinator = Coordinator::start(folder.path());
     assert_eq!(coordinator.balance(folder.path(), ACCOUNT), 2_500_000);
     coordinator.grant(folder.path(), ACCOUNT, "1");
@@ -229,7 +307,10 @@ fn a_damaged_middle_of_the_journal_stops_the_start_and_names_the_place() {
     let report: serde_json::Value = serde_json::from_slice(&audit.stdout).unwrap();
     assert_eq!(report["clean"], false);
     assert!(report["problems"][0]["offset"].is_u64(), "{report}");
-    let start = run(folder.path(), &["coordinator", "serve", "--http-listen", "127.0.0.1:0"]);
+    let start = run(
+        folder.path(),
+        &["coordinator", "serve", "--http-listen", "127.0.0.1:0"],
+    );
     assert_eq!(start.status.code(), Some(1), "{}", stderr(&start));
     assert!(stderr(&start).contains(".log"), "{}", stderr(&start));
 }
@@ -237,7 +318,10 @@ fn a_damaged_middle_of_the_journal_stops_the_start_and_names_the_place() {
 #[test]
 fn an_audit_of_something_else_says_so() {
     let folder = folder();
-    let output = run(folder.path(), &["ledger", "audit", &folder.path().to_string_lossy()]);
+    let output = run(
+        folder.path(),
+        &["ledger", "audit", &folder.path().to_string_lossy()],
+    );
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("holds no ledger"), "{}", stderr(&output));
 }
@@ -245,9 +329,35 @@ fn an_audit_of_something_else_says_so() {
 #[test]
 fn json_is_alone_on_stdout() {
     let folder = folder();
-    for arguments in [&["benchmark", "devices", "--json"][..], &["simulate", "run", "--seed", "7", "--json"][..]] {
+    for arguments in [
+        &["benchmark", "devices", "--json"][..],
+        &["simulate", "run", "--seed", "7", "--json"][..],
+    ] {
         let output = run(folder.path(), arguments);
         assert!(output.status.success(), "{}", stderr(&output));
         serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();
+    }
+}
+
+#[test]
+fn one_key_is_not_two_peers() {
+    let folder = folder();
+    let place = folder.path().join("data/gristmill");
+    fs::create_dir_all(&place).unwrap();
+    // What a running node or client holds.
+    let lock = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(place.join("identity.lock"))
+        .unwrap();
+    lock.lock().unwrap();
+    for role in ["node", "client"] {
+        let output = run(
+            folder.path(),
+            &[role, "serve", "--coordinator", "http://127.0.0.1:9"],
+        );
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).contains("--data-dir"), "{}", stderr(&output));
     }
 }

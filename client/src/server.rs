@@ -32,8 +32,8 @@ use crate::settings::{Settings, SettingsError};
 use crate::wallet::Wallet;
 pub use crate::wallet::file::WalletFileError;
 
-/// The file that keeps a second client from the same data directory.
-const LOCK_FILE: &str = "client.lock";
+/// The file that keeps a second client, and a node, from the same data directory: one key can't be two peers at once.
+const LOCK_FILE: &str = "identity.lock";
 /// The installation's key, which its node uses too.
 const KEY_FILE: &str = "identity.key";
 /// The wallet.
@@ -61,10 +61,10 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
-    /// Another client uses the data directory.
+    /// Another client or node uses the data directory.
     #[error(
-        "another client is running with the data directory {directory}; stop it, use the endpoint that it serves, \
-         or choose another one with --data-dir",
+        "another client or node is running with the data directory {directory}, and its key can't be two peers at \
+         once; stop it, use the endpoint that it serves, or choose another one with --data-dir",
         directory = directory.display()
     )]
     AlreadyRunning {

@@ -278,6 +278,8 @@ impl RunningCoordinator {
     /// [`StopError`] where a part failed, or did not end in order.
     pub async fn wait(mut self) -> Result<(), StopError> {
         let failed = tokio::select! {
+            // Told to end, the parts end too.
+            biased;
             () = self.stopping.cancelled() => None,
             ended = &mut self.http => Some(failure("the HTTP interface", flatten(ended))),
             ended = &mut self.sweeper => Some(failure("the sweeper of expired channels", ended.map_err(io::Error::other))),

@@ -51,7 +51,10 @@ impl Market {
         let coordinator = start_coordinator(&state.join("coordinator"), shutdown.clone()).await?;
         let url = coordinator.http_url();
         let mut providers = Vec::new();
-        for (name, input, output) in [("Brookside Mill", 100_000, 400_000), ("Hilltop Mill", 120_000, 500_000)] {
+        for (name, input, output) in [
+            ("Brookside Mill", 2_000_000, 8_000_000),
+            ("Hilltop Mill", 2_400_000, 10_000_000),
+        ] {
             let price = Price::per_million_tokens(Credits::micro(input), Credits::micro(output));
             let folder = state.join(name.replace(' ', "-").to_lowercase());
             providers.push(start_provider(name, price, &folder, &url, shutdown.clone()).await?);
@@ -88,14 +91,18 @@ impl Market {
             loop {
                 let now_ms = now_ms();
                 let heard = mesh.with_board(|board| {
-                    board.candidates(JobKind::ChatCompletions, MODEL, coordinator, now_ms).count()
+                    board
+                        .candidates(JobKind::ChatCompletions, MODEL, coordinator, now_ms)
+                        .count()
                 });
                 if heard >= self.providers.len() || changes.changed().await.is_err() {
                     return;
                 }
             }
         };
-        tokio::time::timeout(READY_WITHIN, ready).await.context("the providers' listings did not arrive in a minute")
+        tokio::time::timeout(READY_WITHIN, ready)
+            .await
+            .context("the providers' listings did not arrive in a minute")
     }
 
     /// Hands in a provider's vouchers and gives the receipt that came for them.
@@ -106,12 +113,19 @@ impl Market {
         provider.node.redeem_now().await?;
         let receipts = provider.purse.receipts(None, 1).await?.receipts;
         let receipt = receipts.first().context("the settlement brought no receipt")?;
-        Ok(ReceiptClaims::verify(receipt, &self.coordinator.account(), account, now_ms())?)
+        Ok(ReceiptClaims::verify(
+            receipt,
+            &self.coordinator.account(),
+            account,
+            now_ms(),
+        )?)
     }
 
     /// One of the demo's providers.
     pub(super) fn provider(&self, account: &AccountId) -> Option<&Provider> {
-        self.providers.iter().find(|provider| provider.node.account() == *account)
+        self.providers
+            .iter()
+            .find(|provider| provider.node.account() == *account)
     }
 
     /// Replays the coordinator's journal and compares.
@@ -127,11 +141,23 @@ impl Market {
                 tracing::warn!(role, error, "did not stop in order");
             }
         };
-        said("client", self.client.shutdown().await.map_err(|error| error.to_string()));
+        said(
+            "client",
+            self.client.shutdown().await.map_err(|error| error.to_string()),
+        );
         for provider in self.providers {
-            said(provider.name, provider.node.shutdown().await.map_err(|error| error.to_string()));
+            said(
+                provider.name,
+                provider.node.shutdown().await.map_err(|error| error.to_string()),
+            );
         }
-        said("coordinator", self.coordinator.shutdown().await.map_err(|error| error.to_string()));
+        said(
+            "coordinator",
+            self.coordinator
+                .shutdown()
+                .await
+                .map_err(|error| error.to_string()),
+        );
         self.shutdown.cancel();
     }
 }
@@ -172,13 +198,25 @@ async fn start_provider(
     let settings = Settings {
         coordinator: coordinator.to_owned(),
         mesh_listen: MeshListen::At(vec![FREE_MESH_PORT.parse()?]),
-        upstreams: Upstreams { discover: false, ..defaults.upstreams.clone() },
-        models: Some(vec![ModelSetting { source: ModelChoice::Guide, name: None, price: Some(price.clone()) }]),
+        upstreams: Upstreams {
+            discover: false,
+            ..defaults.upstreams.clone()
+        },
+        models: Some(vec![ModelSetting {
+            source: ModelChoice::Guide,
+            name: None,
+            price: Some(price.clone()),
+        }]),
         local_api: LocalApi::Off,
         ..defaults
     };
-    let node = Node::start(settings, folder, shutdown).await?;
-    Ok(Provider { name, price, node, purse: purse(folder, coordinator)? })
+    let node = Node::start(settings, folder, Vec::new(), shutdown).await?;
+    Ok(Provider {
+        name,
+        price,
+        node,
+        purse: purse(folder, coordinator)?,
+    })
 }
 
 async fn start_client(
@@ -187,17 +225,20 @@ async fn start_client(
     well_known_port: bool,
     shutdown: CancellationToken,
 ) -> anyhow::Result<RunningClient> {
-    use gristmill_client::settings::{MeshListen, Settings};
+    use gristmill_client::settings::Settings;
     let defaults = Settings::default();
     let well_known = defaults.listen;
     let settings = Settings {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         coordinator: coordinator.to_owned(),
-        mesh_listen: MeshListen::At(vec![FREE_MESH_PORT.parse()?]),
+        mesh_listen: vec![FREE_MESH_PORT.into()],
         ..defaults
     };
     if well_known_port {
-        let settings = Settings { listen: well_known, ..settings.clone() };
+        let settings = Settings {
+            listen: well_known,
+            ..settings.clone()
+        };
         match Client::start(settings, folder, shutdown.clone()).await {
             Ok(client) => return Ok(client),
             Err(error) => eprintln!("{error}\nThe demo takes another port."),

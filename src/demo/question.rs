@@ -38,9 +38,15 @@ pub(super) async fn ask(endpoint: &str, question: &str, visible: bool) -> anyhow
         .context("the demo's own proxy can't be reached")?;
     let status = response.status();
     if !status.is_success() {
-        bail!("the proxy answered {status}: {}", response.text().await.unwrap_or_default());
+        bail!(
+            "the proxy answered {status}: {}",
+            response.text().await.unwrap_or_default()
+        );
     }
-    let mut reading = Reading { visible, ..Reading::default() };
+    let mut reading = Reading {
+        visible,
+        ..Reading::default()
+    };
     let mut bytes = response.bytes_stream();
     let mut line = Vec::new();
     while let Some(part) = bytes.next().await {
@@ -69,16 +75,24 @@ struct Reading {
 
 impl Reading {
     fn line(&mut self, line: &[u8]) -> anyhow::Result<()> {
-        let Some(data) = line.strip_prefix(b"data: ") else { return Ok(()) };
+        let Some(data) = line.strip_prefix(b"data: ") else {
+            return Ok(());
+        };
         if data.trim_ascii() == b"[DONE]" {
             self.is_whole = true;
             return Ok(());
         }
         let chunk: Value = serde_json::from_slice(data).context("a chunk of the answer is no JSON")?;
         if let Some(error) = chunk.get("error") {
-            bail!("the answer broke off: {}", error["message"].as_str().unwrap_or("no reason given"));
+            bail!(
+                "the answer broke off: {}",
+                error["message"].as_str().unwrap_or("no reason given")
+            );
         }
-        if let Some(text) = chunk["choices"][0]["delta"]["content"].as_str().filter(|text| !text.is_empty()) {
+        if let Some(text) = chunk["choices"][0]["delta"]["content"]
+            .as_str()
+            .filter(|text| !text.is_empty())
+        {
             self.chunks += 1;
             self.text.push_str(text);
             if self.visible {
@@ -102,7 +116,11 @@ impl Reading {
         if !self.is_whole {
             bail!("the answer broke off without [DONE]");
         }
-        let told = |name: &str| self.market[name].as_str().with_context(|| format!("the answer names no {name}"));
+        let told = |name: &str| {
+            self.market[name]
+                .as_str()
+                .with_context(|| format!("the answer names no {name}"))
+        };
         Ok(Answer {
             provider: told("provider")?.parse()?,
             request_id: told("request_id")?.to_owned(),

@@ -28,7 +28,10 @@ impl Purses {
         for provider in &market.providers {
             providers.push((provider.node.account(), provider.worth().await?));
         }
-        Ok(Self { consumer: worth(market.consumer()).await?, providers })
+        Ok(Self {
+            consumer: worth(market.consumer()).await?,
+            providers,
+        })
     }
 
     fn of(&self, provider: &AccountId) -> Credits {
@@ -103,7 +106,9 @@ impl Story {
 
     /// For people, on stdout.
     pub(super) fn print(&self, market: &Market) -> anyhow::Result<()> {
-        let name = market.provider(&self.provider).map_or("a provider", |provider| provider.name);
+        let name = market
+            .provider(&self.provider)
+            .map_or("a provider", |provider| provider.name);
         let tokens = |field: &str| self.usage[field].as_u64().unwrap_or_default();
         let audit = if self.audit.clean { "clean" } else { "NOT clean" };
         let mut stdout = std::io::stdout().lock();
@@ -116,14 +121,38 @@ impl Story {
             tokens("completion_tokens"),
             self.chunks
         )?;
-        writeln!(stdout, "  voucher     {} credits, signed by the consumer as the answer came", self.paid)?;
-        writeln!(stdout, "  settled     {} to the provider, {} fee", self.paid.saturating_sub(self.fee), self.fee)?;
+        writeln!(
+            stdout,
+            "  voucher     {} credits, signed by the consumer as the answer came",
+            self.paid
+        )?;
+        writeln!(
+            stdout,
+            "  settled     {} to the provider, {} fee",
+            self.paid.saturating_sub(self.fee),
+            self.fee
+        )?;
         writeln!(stdout, "  receipt     {} for {}", self.receipt, self.request_id)?;
-        writeln!(stdout, "  consumer    {} -> {}", self.consumer_before, self.consumer_after)?;
-        writeln!(stdout, "  provider    {} -> {}", self.provider_before, self.provider_after)?;
-        writeln!(stdout, "  audit       {audit}: {} journal records replayed, sum of all accounts zero", self.audit.records)?;
+        writeln!(
+            stdout,
+            "  consumer    {} -> {}",
+            self.consumer_before, self.consumer_after
+        )?;
+        writeln!(
+            stdout,
+            "  provider    {} -> {}",
+            self.provider_before, self.provider_after
+        )?;
+        writeln!(
+            stdout,
+            "  audit       {audit}: {} journal records replayed, sum of all accounts zero",
+            self.audit.records
+        )?;
         if !self.ok {
-            writeln!(stdout, "\nThe books do NOT add up. Please report this with the lines above.")?;
+            writeln!(
+                stdout,
+                "\nThe books do NOT add up. Please report this with the lines above."
+            )?;
         }
         Ok(())
     }

@@ -126,14 +126,16 @@ class Market:
         eventually("coordinator ready", lambda: self.coordinator.running() and get(f"{self.coordinator_url}/healthz"))
 
     def start_node(self, name, *extra):
+        local_api = f"127.0.0.1:{free_port()}"
         node = self._start(
             name,
             ["node", "serve", "--coordinator", self.coordinator_url, *extra],
             {
                 "GRISTMILL_NODE_MESH_LISTEN": f"/ip4/127.0.0.1/udp/{free_port()}/quic-v1",
-                "GRISTMILL_NODE_LOCAL_API": f"127.0.0.1:{free_port()}",
+                "GRISTMILL_NODE_LOCAL_API": local_api,
             },
         )
+        node.local_api = f"http://{local_api}"
         self.nodes[name] = node
         return node
 
@@ -164,8 +166,15 @@ class Market:
         done = command(self.folder / "client", "client", "balance", "--coordinator", self.coordinator_url, "--json")
         return json.loads(done.stdout)
 
+    def account_of(self, name):
+        """The account of a node that runs, as its own API says."""
+        return eventually(f"{name} tells its account", lambda: get(f"{self.nodes[name].local_api}/v1/status")["account"])
+
     def earnings(self, name):
         return json.loads(command(self.folder / name, "node", "earnings", "--json").stdout)
+
+    def receipts(self, name):
+        return json.loads(command(self.folder / name, "node", "earnings", "--receipts", "--json").stdout)
 
     def audit(self):
         place = self.folder / "coordinator" / "data" / "gristmill" / "coordinator" / "ledger"
@@ -192,14 +201,14 @@ def upstream_server():
     server.shutdown()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def market(tmp_path_factory, upstream_server):
     """One coordinator with starter grants, two nodes (guide model; upstream server), one client."""
     market = Market(tmp_path_factory.mktemp("market"))
     try:
         market.start_coordinator("--starter-grant", "5")
         market.start_node("node-guide", "--model", "guide", "--upstream", "none")
-        market.start_node("node-upstream", "--upstream", upstream_server.url)
+        market.start_node("node-upstream", "--upstream", upstream_server.url, "--redeem-interval-seconds", "1")
         market.start_client()
         market.wait_for_model("gristmill-guide")
         market.wait_for_model(upstream.CHAT_MODEL)

@@ -42,7 +42,7 @@ def served_by(answer):
 
 def test_the_chosen_provider_is_killed_and_the_program_does_not_notice(two_providers):
     market, sdk = two_providers, sdk_of(two_providers)
-    accounts = {market.earnings(name)["account"]: name for name in ("first", "second")}
+    accounts = {market.account_of(name): name for name in ("first", "second")}
     chosen = accounts[served_by(say(sdk, "who serves"))]
     market.nodes[chosen].kill()
     answer = say(sdk, "who serves now")

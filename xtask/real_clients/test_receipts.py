@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 
 import jwt
 import pytest
@@ -17,10 +16,11 @@ def paid(market):
     """One paid request, settled."""
     sdk = OpenAI(base_url=market.base_url, api_key="none", max_retries=0)
     sdk.chat.completions.create(model=CHAT_MODEL, messages=[{"role": "user", "content": "pay for this please " * 20}])
-    def settled():
-        earned = market.earnings("node-upstream")
-        return earned["receipts"] and earned
-    return eventually("settlement", settled, 90)
+    eventually("settlement", lambda: market.receipts("node-upstream")["receipts"], 90)
+    return {
+        "account": market.account_of("node-upstream"),
+        "receipts": [receipt["token"] for receipt in market.receipts("node-upstream")["receipts"]],
+    }
 
 
 def test_pyjwt_verifies_a_receipt(market, paid):

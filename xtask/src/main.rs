@@ -1,7 +1,12 @@
 //! `cargo xtask …`: what a person would otherwise have to remember.
 #![cfg_attr(
     test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::cast_possible_truncation
+    )
 )]
 
 #[cfg(feature = "workbench")]
@@ -63,7 +68,17 @@ impl Workbench {
         use anyhow::Context;
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let status = std::process::Command::new(cargo)
-            .args(["run", "--quiet", "--release", "--package", "xtask", "--features", "workbench", "--", task])
+            .args([
+                "run",
+                "--quiet",
+                "--release",
+                "--package",
+                "xtask",
+                "--features",
+                "workbench",
+                "--",
+                task,
+            ])
             .args(&self.arguments)
             .status()
             .context("cargo can't be started")?;

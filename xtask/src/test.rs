@@ -33,10 +33,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    if let Some(unknown) = arguments.only.iter().find(|name| STEPS.iter().all(|step| step.name != **name)) {
+    if let Some(unknown) = arguments
+        .only
+        .iter()
+        .find(|name| STEPS.iter().all(|step| step.name != **name))
+    {
         bail!("there is no step '{unknown}'; see cargo xtask test --list");
     }
-    let wanted = |step: &&Step| arguments.only.is_empty() || arguments.only.iter().any(|name| name == step.name);
+    let wanted =
+        |step: &&Step| arguments.only.is_empty() || arguments.only.iter().any(|name| name == step.name);
     let workplace = Workplace::find().context("the workplace of the tests can't be prepared")?;
     let mut results = Vec::new();
     for step in STEPS.iter().filter(wanted) {

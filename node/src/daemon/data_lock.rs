@@ -1,11 +1,12 @@
-//! One node per data directory.
+//! One mesh peer per data directory: node and client share its key, and one key can't be two peers at once.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
 use super::StartError;
 
-const LOCK_FILE: &str = "node.lock";
+/// The client takes the same lock.
+const LOCK_FILE: &str = "identity.lock";
 
 /// The right to use a data directory as a node, until dropped or the process ends, however that happens.
 #[derive(Debug)]

@@ -25,9 +25,10 @@ pub enum StartError {
     /// An upstream can't be used.
     #[error("an upstream can't be used: {0}")]
     Upstream(#[from] UpstreamError),
-    /// Another node uses the data directory.
+    /// Another node or client uses the data directory.
     #[error(
-        "{} is in use by another node; stop that one, or give this one a folder of its own with --data-dir",
+        "{} is in use by another node or client, and its key can't be two peers at once; stop that one, or give \
+         this one a folder of its own with --data-dir",
         .0.display()
     )]
     DataDirectoryInUse(PathBuf),

@@ -310,7 +310,10 @@ impl Driver {
             SwarmEvent::ListenerClosed {
                 addresses, reason, ..
             } => {
-                tracing::warn!(?addresses, ?reason, "mesh listener closed");
+                match reason {
+                    Ok(()) => tracing::debug!(?addresses, "mesh listener closed"),
+                    Err(error) => tracing::warn!(?addresses, %error, "mesh listener broke"),
+                }
                 self.shared
                     .listening
                     .send_modify(|listening| listening.retain(|known| !addresses.contains(known)));

@@ -28,7 +28,9 @@ pub struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let upstream = upstream::start().await?;
     let roles = Roles::start(&upstream).await?;
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?;
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_secs(30))
+        .build()?;
     let direct_url = format!("{upstream}/v1/chat/completions");
     let market_url = format!("{}/v1/chat/completions", roles.client_url());
 
@@ -42,7 +44,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             market.push(through);
         }
     }
-    let added: Vec<f64> = market.iter().zip(&direct).map(|(market, direct)| market - direct).collect();
+    let added: Vec<f64> = market
+        .iter()
+        .zip(&direct)
+        .map(|(market, direct)| market - direct)
+        .collect();
     let mut throughput = Vec::new();
     for concurrency in [1, 10, 100] {
         let limit = Duration::from_secs(arguments.seconds);
@@ -64,7 +70,11 @@ fn tell(
     memory: &[(&'static str, f64)],
 ) {
     let both = |figures: &[f64]| {
-        format!("p50 {:.2} ms, p99 {:.2} ms", median(figures), quantile(figures, 0.99))
+        format!(
+            "p50 {:.2} ms, p99 {:.2} ms",
+            median(figures),
+            quantile(figures, 0.99)
+        )
     };
     let added_p99 = quantile(market, 0.99) - quantile(direct, 0.99);
     let mut rows = vec![
@@ -82,7 +92,10 @@ fn tell(
             _ => "requests per second, 100 at once",
         };
         let ratio = through / straight;
-        rows.push((name, format!("{through:.0} market, {straight:.0} direct, ratio {ratio:.2}")));
+        rows.push((
+            name,
+            format!("{through:.0} market, {straight:.0} direct, ratio {ratio:.2}"),
+        ));
     }
     for (role, mebibytes) in memory {
         rows.push((role, format!("{mebibytes:.0} MiB resident")));
@@ -122,7 +135,12 @@ fn body() -> Value {
 async fn first_token_ms(client: &reqwest::Client, url: &str) -> anyhow::Result<f64> {
     let started = Instant::now();
     let answer = client.post(url).json(&body()).send().await?;
-    ensure!(answer.status().is_success(), "{url} answered {}: {}", answer.status(), answer.text().await?);
+    ensure!(
+        answer.status().is_success(),
+        "{url} answered {}: {}",
+        answer.status(),
+        answer.text().await?
+    );
     let mut events = answer.bytes_stream();
     let mut first = None;
     let mut seen = Vec::new();

@@ -26,7 +26,11 @@ pub(super) fn quantile(figures: &[f64], share: f64) -> f64 {
 #[expect(clippy::print_stdout, reason = "the figures are what the command is for")]
 pub(super) fn print(title: &str, rows: &[(&str, String)], json: &Value) {
     eprintln!("\n{title}");
-    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
+    let width = rows
+        .iter()
+        .map(|(name, _)| name.chars().count())
+        .max()
+        .unwrap_or_default();
     for (name, value) in rows {
         eprintln!("  {name:<width$}  {value}");
     }

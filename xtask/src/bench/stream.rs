@@ -10,6 +10,7 @@ use gristmill_protocol::codec::PAYLOAD_MAX_BYTES;
 use gristmill_protocol::identity::Keypair;
 use gristmill_protocol::job::{Chunk, ConsumerFrame, ProviderFrame};
 use gristmill_protocol::usage::Usage;
+use gristmill_transport::mesh::Multiaddr;
 use gristmill_transport::{Clock, Mesh, MeshConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -40,7 +41,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     for round in 0..=arguments.rounds {
         let through_quinn = quinn_throughput(total, arguments.payload_bytes).await?;
         let through_stream = stream_throughput(total, arguments.payload_bytes).await?;
-        eprintln!("  round {round}: job stream {through_stream:.0} MiB/s, raw quinn {through_quinn:.0} MiB/s");
+        eprintln!(
+            "  round {round}: job stream {through_stream:.0} MiB/s, raw quinn {through_quinn:.0} MiB/s"
+        );
         if round > 0 {
             ours.push(through_stream);
             raw.push(through_quinn);
@@ -66,7 +69,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a count of mebibytes is far below 2^53")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a count of mebibytes is far below 2^53"
+)]
 fn mebibytes_per_second(bytes: u64, elapsed: Duration) -> f64 {
     (bytes as f64 / f64::from(1 << 20)) / elapsed.as_secs_f64()
 }
@@ -79,13 +85,18 @@ fn clock() -> Clock {
 }
 
 async fn stream_throughput(total: u64, payload_bytes: usize) -> anyhow::Result<f64> {
+    let listen: Multiaddr = "/ip4/127.0.0.1/udp/0/quic-v1".parse()?;
     let config = || MeshConfig {
-        listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap_or_default()],
+        listen: vec![listen.clone()],
         ..MeshConfig::default()
     };
     let (provider, mut jobs) = Mesh::start(&Keypair::from_secret(&[1; 32]), config(), clock()).await?;
     let (consumer, _incoming) = Mesh::start(&Keypair::from_secret(&[2; 32]), config(), clock()).await?;
-    let addresses: Vec<String> = provider.listen_addresses().iter().map(ToString::to_string).collect();
+    let addresses: Vec<String> = provider
+        .listen_addresses()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let sender = tokio::spawn(async move {
         let (_, mut stream) = jobs.next().await.context("no stream came")?;
         stream.receive(WAIT).await?;
@@ -93,7 +104,11 @@ async fn stream_throughput(total: u64, payload_bytes: usize) -> anyhow::Result<f
         let mut left = total;
         while left > 0 {
             let take = usize::try_from(left).unwrap_or(usize::MAX).min(payload_bytes);
-            let chunk = Chunk { payload: payload[..take].to_vec(), ends_message: false, meter: Usage::new() };
+            let chunk = Chunk {
+                payload: payload[..take].to_vec(),
+                ends_message: false,
+                meter: Usage::new(),
+            };
             stream.send(&ProviderFrame::Chunk(chunk), WAIT).await?;
             left -= take as u64;
         }
@@ -133,8 +148,7 @@ async fn quinn_throughput(total: u64, payload_bytes: usize) -> anyhow::Result<f6
         .with_protocol_versions(versions)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let server_config =
-        quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server_tls)?));
+    let server_config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server_tls)?));
     let client_config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(client_tls)?));
     let loopback = (Ipv4Addr::LOCALHOST, 0).into();
     let server = quinn::Endpoint::server(server_config, loopback)?;
@@ -163,7 +177,9 @@ async fn quinn_throughput(total: u64, payload_bytes: usize) -> anyhow::Result<f6
     // As the job stream does: whole frames into a buffer of the reader's own.
     let mut frame = vec![0; payload_bytes];
     while received < total {
-        let wanted = usize::try_from(total - received).unwrap_or(usize::MAX).min(payload_bytes);
+        let wanted = usize::try_from(total - received)
+            .unwrap_or(usize::MAX)
+            .min(payload_bytes);
         receive.read_exact(&mut frame[..wanted]).await?;
         received += wanted as u64;
     }

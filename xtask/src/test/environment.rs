@@ -34,7 +34,9 @@ impl Workplace {
 
     /// The `gristmill` program of the dev build.
     pub(super) fn program(&self) -> PathBuf {
-        self.target.join("debug").join(format!("gristmill{}", env::consts::EXE_SUFFIX))
+        self.target
+            .join("debug")
+            .join(format!("gristmill{}", env::consts::EXE_SUFFIX))
     }
 
     /// A command in the root of the repository.
@@ -56,11 +58,16 @@ impl Workplace {
     pub(super) fn python(&self, scripts: &Path) -> anyhow::Result<PathBuf> {
         let requirements = [
             (scripts.join("requirements.txt"), None),
-            (scripts.join("requirements-without-dependencies.txt"), Some("--no-deps")),
+            (
+                scripts.join("requirements-without-dependencies.txt"),
+                Some("--no-deps"),
+            ),
         ];
         let folder = self.folder.join("python");
         let scripts = if cfg!(windows) { "Scripts" } else { "bin" };
-        let python = folder.join(scripts).join(format!("python{}", env::consts::EXE_SUFFIX));
+        let python = folder
+            .join(scripts)
+            .join(format!("python{}", env::consts::EXE_SUFFIX));
         let stamp = folder.join("installed");
         let mut wanted = String::new();
         for (file, _) in &requirements {
@@ -86,7 +93,10 @@ impl Workplace {
         std::fs::create_dir_all(&folder)?;
         for entry in std::fs::read_dir(scripts)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|ending| ending == "mjs" || ending == "json") {
+            if path
+                .extension()
+                .is_some_and(|ending| ending == "mjs" || ending == "json")
+            {
                 let name = path.file_name().context("a file without a name")?;
                 std::fs::copy(&path, folder.join(name))?;
             }
@@ -99,7 +109,13 @@ impl Workplace {
         let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
         let mut install = self.command(npm);
         install.current_dir(&folder);
-        succeed(install.args(["install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]))?;
+        succeed(install.args([
+            "install",
+            "--silent",
+            "--no-audit",
+            "--no-fund",
+            "--no-package-lock",
+        ]))?;
         std::fs::write(&stamp, wanted)?;
         Ok(folder)
     }
@@ -107,11 +123,15 @@ impl Workplace {
     /// A program of a crate, installed into the folder of the tests where it is not there.
     pub(super) fn installed_crate(&self, name: &str) -> anyhow::Result<PathBuf> {
         let root = self.folder.join("tools");
-        let program = root.join("bin").join(format!("{name}{}", env::consts::EXE_SUFFIX));
+        let program = root
+            .join("bin")
+            .join(format!("{name}{}", env::consts::EXE_SUFFIX));
         if !program.exists() {
             let mut install = self.cargo(&["install", "--quiet", "--locked", name, "--root"]);
             // What it is built with is of no use to anything else.
-            install.arg(&root).env("CARGO_TARGET_DIR", self.folder.join("tools-build"));
+            install
+                .arg(&root)
+                .env("CARGO_TARGET_DIR", self.folder.join("tools-build"));
             succeed(&mut install)?;
             let _ = std::fs::remove_dir_all(self.folder.join("tools-build"));
         }
@@ -122,7 +142,9 @@ impl Workplace {
 /// Runs a command to its end and fails where it failed.
 pub(super) fn succeed(command: &mut Command) -> anyhow::Result<()> {
     let shown = format!("{command:?}").replace('"', "");
-    let status = command.status().with_context(|| format!("{shown} can't be started; is it installed?"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("{shown} can't be started; is it installed?"))?;
     if !status.success() {
         bail!("{shown} ended with {status}");
     }
@@ -132,9 +154,15 @@ pub(super) fn succeed(command: &mut Command) -> anyhow::Result<()> {
 /// Runs a command to its end and gives what it printed.
 pub(super) fn output(command: &mut Command) -> anyhow::Result<String> {
     let shown = format!("{command:?}").replace('"', "");
-    let output = command.output().with_context(|| format!("{shown} can't be started; is it installed?"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("{shown} can't be started; is it installed?"))?;
     if !output.status.success() {
-        bail!("{shown} ended with {}:\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{shown} ended with {}:\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

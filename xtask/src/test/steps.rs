@@ -16,15 +16,51 @@ const FEATURES: &str = "xtask/workbench";
 
 /// Every step.
 pub(super) const STEPS: &[Step] = &[
-    Step { name: "format", purpose: "rustfmt has nothing to change", run: format },
-    Step { name: "purity", purpose: "pure crates pull in no runtime and no sockets", run: purity },
-    Step { name: "lint", purpose: "clippy with warnings denied", run: lint },
-    Step { name: "build", purpose: "the program, for the tests that start it", run: build },
-    Step { name: "test", purpose: "unit, property and integration tests", run: test },
-    Step { name: "document", purpose: "code in documentation compiles and runs", run: document },
-    Step { name: "demo", purpose: "the whole market in one process, from its JSON", run: demo },
-    Step { name: "real-clients", purpose: "OpenAI SDKs, JOSE libraries, processes and faults", run: real_clients },
-    Step { name: "deny", purpose: "licences, bans, sources and advisories of dependencies", run: deny },
+    Step {
+        name: "format",
+        purpose: "rustfmt has nothing to change",
+        run: format,
+    },
+    Step {
+        name: "purity",
+        purpose: "pure crates pull in no runtime and no sockets",
+        run: purity,
+    },
+    Step {
+        name: "lint",
+        purpose: "clippy with warnings denied",
+        run: lint,
+    },
+    Step {
+        name: "build",
+        purpose: "the program, for the tests that start it",
+        run: build,
+    },
+    Step {
+        name: "test",
+        purpose: "unit, property and integration tests",
+        run: test,
+    },
+    Step {
+        name: "document",
+        purpose: "code in documentation compiles and runs",
+        run: document,
+    },
+    Step {
+        name: "demo",
+        purpose: "the whole market in one process, from its JSON",
+        run: demo,
+    },
+    Step {
+        name: "real-clients",
+        purpose: "OpenAI SDKs, JOSE libraries, processes and faults",
+        run: real_clients,
+    },
+    Step {
+        name: "deny",
+        purpose: "licences, bans, sources and advisories of dependencies",
+        run: deny,
+    },
 ];
 
 fn format(workplace: &Workplace) -> anyhow::Result<()> {
@@ -38,21 +74,45 @@ fn purity(workplace: &Workplace) -> anyhow::Result<()> {
         ("gristmill-benchmark", &["--no-default-features"][..]),
         ("gristmill-simulations", &[][..]),
     ] {
-        let mut tree = workplace.cargo(&["tree", "--edges", "normal", "--prefix", "none", "--package", package]);
+        let mut tree = workplace.cargo(&[
+            "tree",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--package",
+            package,
+        ]);
         let dependencies = output(tree.args(arguments))?;
-        let impure = |name: &&str| matches!(*name, "tokio" | "libp2p" | "reqwest" | "axum" | "sled" | "getrandom");
+        let impure = |name: &&str| {
+            matches!(
+                *name,
+                "tokio" | "libp2p" | "reqwest" | "axum" | "sled" | "getrandom"
+            )
+        };
         let names = dependencies.lines().filter_map(|line| line.split(' ').next());
         // The simulator's command line may read files; its engine is held to its clippy.toml.
         let found: Vec<&str> = names.filter(impure).collect();
         if !found.is_empty() {
-            bail!("{package} pulls in {}: it must stay free of I/O", found.join(", "));
+            bail!(
+                "{package} pulls in {}: it must stay free of I/O",
+                found.join(", ")
+            );
         }
     }
     Ok(())
 }
 
 fn lint(workplace: &Workplace) -> anyhow::Result<()> {
-    let arguments = ["clippy", "--quiet", "--workspace", "--all-targets", "--features", FEATURES, "--"];
+    let arguments = [
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--features",
+        FEATURES,
+        "--",
+    ];
     succeed(workplace.cargo(&arguments).args(["-D", "warnings"]))
 }
 
@@ -63,27 +123,50 @@ fn build(workplace: &Workplace) -> anyhow::Result<()> {
 
 fn test(workplace: &Workplace) -> anyhow::Result<()> {
     let python = workplace.python(&real_client_scripts(workplace))?;
-    let mut test =
-        workplace.cargo(&["test", "--quiet", "--workspace", "--lib", "--bins", "--tests", "--features", FEATURES]);
+    let mut test = workplace.cargo(&[
+        "test",
+        "--quiet",
+        "--workspace",
+        "--lib",
+        "--bins",
+        "--tests",
+        "--features",
+        FEATURES,
+    ]);
     succeed(test.env("GRISTMILL_MINILM_PYTHON", python))
 }
 
 fn document(workplace: &Workplace) -> anyhow::Result<()> {
     succeed(&mut workplace.cargo(&["test", "--quiet", "--workspace", "--doc", "--features", FEATURES]))?;
-    let mut document = workplace.cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--features", FEATURES]);
+    let mut document = workplace.cargo(&[
+        "doc",
+        "--quiet",
+        "--workspace",
+        "--no-deps",
+        "--features",
+        FEATURES,
+    ]);
     succeed(document.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 fn demo(workplace: &Workplace) -> anyhow::Result<()> {
-    let story = output(workplace.command(workplace.program()).args(["demo", "--once", "--json"]))?;
+    let story = output(
+        workplace
+            .command(workplace.program())
+            .args(["demo", "--once", "--json"]),
+    )?;
     let last = story.lines().last().unwrap_or_default();
     let told: serde_json::Value = serde_json::from_str(last)?;
     let credits = |name: &str| told.get(name).and_then(serde_json::Value::as_u64);
     let (Some(paid), Some(fee)) = (credits("paid"), credits("fee")) else {
         bail!("the demo tells no price: {last}");
     };
-    let lost = credits("consumer_before").zip(credits("consumer_after")).map(|(before, after)| before - after);
-    let gained = credits("provider_before").zip(credits("provider_after")).map(|(before, after)| after - before);
+    let lost = credits("consumer_before")
+        .zip(credits("consumer_after"))
+        .map(|(before, after)| before - after);
+    let gained = credits("provider_before")
+        .zip(credits("provider_after"))
+        .map(|(before, after)| after - before);
     let ok = told.get("ok").and_then(serde_json::Value::as_bool) == Some(true);
     if !ok || paid == 0 || lost != Some(paid) || gained != Some(paid - fee) {
         bail!("the demo does not add up: {last}");
@@ -111,17 +194,24 @@ fn real_clients(workplace: &Workplace) -> anyhow::Result<()> {
 
 fn deny(workplace: &Workplace) -> anyhow::Result<()> {
     let program = workplace.installed_crate("cargo-deny")?;
-    succeed(workplace.command(&program).args(["--all-features", "check", "--hide-inclusion-graph"]).args([
-        "bans", "licenses", "sources",
-    ]))?;
+    succeed(
+        workplace
+            .command(&program)
+            .args(["--all-features", "check", "--hide-inclusion-graph"])
+            .args(["bans", "licenses", "sources"]),
+    )?;
     // Advisories come from a database on the network, which not every machine reaches; a database that can't be
     // fetched says nothing about the dependencies, an advisory does.
-    let advisories = workplace.command(&program).args(["check", "--hide-inclusion-graph", "advisories"]).output()?;
+    let advisories = workplace
+        .command(&program)
+        .args(["check", "--hide-inclusion-graph", "advisories"])
+        .output()?;
     let told = String::from_utf8_lossy(&advisories.stderr).into_owned();
     if advisories.status.success() {
         return Ok(());
     }
-    if told.contains("failed to fetch advisory database") || told.contains("failed to load advisory database") {
+    if told.contains("failed to fetch advisory database") || told.contains("failed to load advisory database")
+    {
         eprintln!("   the advisory database can't be reached from here: advisories were NOT checked");
         return Ok(());
     }

@@ -76,6 +76,7 @@ fn read(error: &Value, default_status: u16) -> EngineError {
         .unwrap_or(default_status);
     let code = match error.get("code") {
         Some(Value::String(code)) if !code.is_empty() => code.clone(),
+        Some(Value::Number(code)) if number != Some(status) => code.to_string(),
         // An integer is the status once more; the type says more.
         _ => text("type").map_or_else(|| code_of(status).to_owned(), str::to_owned),
     };
@@ -124,6 +125,13 @@ mod tests {
                 400,
                 json!({"object": "error", "message": "m", "type": "BadRequestError", "param": null, "code": 400}),
                 "BadRequestError",
+                "m",
+                None,
+            ),
+            (
+                400,
+                json!({"error": {"message": "m", "type": "t", "code": 4711}}),
+                "4711",
                 "m",
                 None,
             ),

@@ -27,20 +27,41 @@ impl Roles {
         let state = tempfile::tempdir()?;
         let coordinator_url = format!("http://127.0.0.1:{}", free_port()?);
         let client_url = format!("http://127.0.0.1:{}", free_port()?);
-        let mut roles = Self { processes: Vec::new(), client_url, state };
+        let mut roles = Self {
+            processes: Vec::new(),
+            client_url,
+            state,
+        };
         let listen = |url: &str| url.trim_start_matches("http://").to_owned();
         let mesh = format!("/ip4/127.0.0.1/udp/{}/quic-v1", free_port()?);
-        let arguments =
-            ["serve", "--http-listen", &listen(&coordinator_url), "--mesh-listen", &mesh, "--starter-grant", "50"];
+        let arguments = [
+            "serve",
+            "--http-listen",
+            &listen(&coordinator_url),
+            "--mesh-listen",
+            &mesh,
+            "--starter-grant",
+            "50",
+        ];
         roles.spawn("coordinator", &program, &arguments)?;
         until_ready(&format!("{coordinator_url}/healthz"), |_| true).await?;
-        let arguments = ["serve", "--coordinator", &coordinator_url, "--upstream", upstream, "--slots", "128"];
+        let arguments = [
+            "serve",
+            "--coordinator",
+            &coordinator_url,
+            "--upstream",
+            upstream,
+            "--slots",
+            "128",
+        ];
         roles.spawn("node", &program, &arguments)?;
         let address = listen(&roles.client_url);
         let arguments = ["serve", "--coordinator", &coordinator_url, "--listen", &address];
         roles.spawn("client", &program, &arguments)?;
         let offered = |models: &Value| {
-            models["data"].as_array().is_some_and(|models| models.iter().any(|model| model["id"] == MODEL))
+            models["data"]
+                .as_array()
+                .is_some_and(|models| models.iter().any(|model| model["id"] == MODEL))
         };
         until_ready(&format!("{}/v1/models", roles.client_url), offered).await?;
         Ok(roles)
@@ -80,7 +101,10 @@ impl Roles {
     /// Kills the roles and waits for them.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         for (role, child) in self.processes.iter_mut().rev() {
-            child.kill().await.with_context(|| format!("{role} can't be stopped"))?;
+            child
+                .kill()
+                .await
+                .with_context(|| format!("{role} can't be stopped"))?;
         }
         Ok(())
     }
@@ -88,7 +112,10 @@ impl Roles {
 
 async fn build() -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(["build", "--quiet", "--release", "--package", "gristmill"]).status().await?;
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "--release", "--package", "gristmill"])
+        .status()
+        .await?;
     ensure!(status.success(), "the release build failed");
     // This program lies beside it.
     let here = std::env::current_exe()?;
