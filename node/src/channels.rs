@@ -18,6 +18,8 @@ use crate::voucher_file::VoucherFile;
 
 /// Most channels at once. Each stands for a hold at the coordinator, so that many cost their consumers something.
 const CHANNELS_MAX: usize = 65_536;
+/// From how many channels on ended ones are looked for. Doubles with those that are left.
+const SWEEP_FROM: usize = 256;
 /// When it may be worth asking again a node that has too many channels.
 const FULL_RETRY_AFTER_MS: u32 = 60_000;
 
@@ -61,7 +63,24 @@ impl OpenChannel {
 /// The channels in use.
 pub(crate) struct Channels {
     window: Credits,
-    open: Mutex<BTreeMap<ChannelId, Arc<OpenChannel>>>,
+    open: Mutex<Open>,
+}
+
+struct Open {
+    channels: BTreeMap<ChannelId, Arc<OpenChannel>>,
+    sweep_from: usize,
+}
+
+impl Open {
+    /// Forgets channels that have ended and that no job uses, where there are many. Each time takes as long as the
+    /// channels that came since the last one.
+    fn sweep(&mut self, now_ms: u64) {
+        if self.channels.len() >= self.sweep_from.min(CHANNELS_MAX) {
+            self.channels
+                .retain(|_, channel| now_ms < channel.ends_at_ms || Arc::strong_count(channel) > 1);
+            self.sweep_from = (self.channels.len() * 2).max(SWEEP_FROM);
+        }
+    }
 }
 
 impl Channels {
@@ -69,7 +88,10 @@ impl Channels {
     pub(crate) const fn new(window: Credits) -> Self {
         Self {
             window,
-            open: Mutex::new(BTreeMap::new()),
+            open: Mutex::new(Open {
+                channels: BTreeMap::new(),
+                sweep_from: SWEEP_FROM,
+            }),
         }
     }
 
@@ -84,15 +106,12 @@ impl Channels {
         now_ms: u64,
     ) -> Result<Arc<OpenChannel>, JobRefused> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = open.get(&ticket.jti) {
+        if let Some(known) = open.channels.get(&ticket.jti) {
             check_channel(ticket, &known.lock(), known.limit)?;
             return Ok(Arc::clone(known));
         }
-        if open.len() >= CHANNELS_MAX {
-            // Only channels that no job uses can go; a job keeps its own alive.
-            open.retain(|_, channel| now_ms < channel.ends_at_ms || Arc::strong_count(channel) > 1);
-        }
-        if open.len() >= CHANNELS_MAX {
+        open.sweep(now_ms);
+        if open.channels.len() >= CHANNELS_MAX {
             let reason = "this provider has too many channels; try another one";
             return Err(JobRefused::new(RefusalCode::Busy, FULL_RETRY_AFTER_MS, reason));
         }
@@ -104,14 +123,15 @@ impl Channels {
             ends_at_ms: ends_at_ms(ticket),
             changes: watch::Sender::new(0),
         });
-        open.insert(ticket.jti, Arc::clone(&channel));
+        open.channels.insert(ticket.jti, Arc::clone(&channel));
         Ok(channel)
     }
 
     /// Everything delivered and not vouchered, over all channels.
     pub(crate) fn unpaid(&self) -> Credits {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.values()
+        open.channels
+            .values()
             .map(|channel| channel.lock().unpaid())
             .fold(Credits::ZERO, Credits::saturating_add)
     }
@@ -133,4 +153,76 @@ fn highest_voucher(
             Err(JobRefused::new(RefusalCode::InvalidTicket, 0, &reason))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_protocol::identity::Keypair;
+    use gristmill_protocol::jws::Audience;
+
+    fn ticket(number: u16, ends_at_ms: u64) -> TicketClaims {
+        let account = |byte| Keypair::from_secret(&[byte; 32]).account();
+        let mut id = [0; 16];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        TicketClaims {
+            iss: account(1),
+            sub: account(2),
+            aud: Audience::One(account(3)),
+            jti: ChannelId::from_bytes(id),
+            iat: 0,
+            exp: ends_at_ms.div_ceil(1_000),
+            limit: Credits::micro(100),
+            fee_basis_points: 0,
+            redeem_by_ms: ends_at_ms,
+        }
+    }
+
+    #[test]
+    fn ended_channels_make_room_and_those_in_use_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = crate::clock::system_clock();
+        let vouchers = VoucherFile::open(folder.path().join("vouchers"), clock).unwrap();
+        let channels = Channels::new(Credits::micro(10));
+        let enter = |number, ends_at_ms, now_ms| {
+            channels
+                .enter(&ticket(number, ends_at_ms), &vouchers, now_ms)
+                .unwrap()
+        };
+        let in_use = enter(0, 1_000, 0);
+        for number in 1..256 {
+            enter(number, 1_000, 0);
+        }
+        enter(256, 5_000, 1_000);
+        let open = channels.open.lock().unwrap();
+        assert_eq!(open.channels.len(), 2);
+        assert!(open.channels.contains_key(&in_use.lock().id()));
+        drop(open);
+        vouchers.close();
+    }
+
+    #[test]
+    fn a_ticket_for_other_parties_under_a_known_name_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = crate::clock::system_clock();
+        let vouchers = VoucherFile::open(folder.path().join("vouchers"), clock).unwrap();
+        let (honest, other) = (ticket(1, 9_000), Keypair::from_secret(&[8; 32]));
+        let voucher = Keypair::from_secret(&[2; 32]).sign(Voucher {
+            channel: honest.jti,
+            cumulative: Credits::micro(7),
+            request_id: gristmill_protocol::job::RequestId::from_random([1; 16]),
+            transcript: [0; 32],
+        });
+        vouchers.keep(Box::new(voucher), ChannelTerms::from(&honest));
+        let channels = Channels::new(Credits::micro(10));
+        let foreign = TicketClaims {
+            sub: other.account(),
+            ..honest.clone()
+        };
+        let refused = channels.enter(&foreign, &vouchers, 0).err().unwrap();
+        assert_eq!(refused.code, RefusalCode::InvalidTicket);
+        let resumed = channels.enter(&honest, &vouchers, 0).unwrap();
+        assert_eq!(resumed.lock().vouchered(), Credits::micro(7));
+        vouchers.close();
+    }
 }

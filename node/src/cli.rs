@@ -60,7 +60,7 @@ pub async fn run(
 ) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(arguments) => Box::pin(serve(*arguments, file, data_dir, json)).await,
-        Command::Earnings(arguments) => earnings::show(arguments, data_dir, json),
+        Command::Earnings(arguments) => earnings::show(arguments, data_dir, json, &mut io::stdout()),
         Command::Models(arguments) => Box::pin(models::show(*arguments, file, json)).await,
     }
 }
@@ -152,7 +152,22 @@ fn announce(running: &RunningNode, settings: &Settings, json: bool) -> io::Resul
     for offer in &offers {
         writeln!(stderr, "  offers       {}", describe(offer))?;
     }
+    let nowhere_else =
+        addresses.iter().all(|address| is_loopback(address)) && settings.public_addresses.is_empty();
+    if nowhere_else
+        && !settings.coordinator.contains("127.0.0.1")
+        && !settings.coordinator.contains("localhost")
+    {
+        writeln!(
+            stderr,
+            "Only this machine can reach the node: listen elsewhere with --mesh-listen."
+        )?;
+    }
     writeln!(stderr, "Earnings: gristmill node earnings. Stop with Ctrl-C.")
+}
+
+fn is_loopback(multiaddress: &str) -> bool {
+    multiaddress.starts_with("/ip4/127.") || multiaddress.starts_with("/ip6/::1/")
 }
 
 fn describe(offer: &Offer) -> String {

@@ -1,6 +1,6 @@
 //! `gristmill node earnings`: reads the node's own files, so it works whether or not the node runs.
 
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -34,10 +34,15 @@ enum Grouping {
     Channel,
 }
 
-pub(super) fn show(arguments: EarningsArguments, data_dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn show(
+    arguments: EarningsArguments,
+    data_dir: &Path,
+    json: bool,
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
     let receipts = read_receipts(&receipt_directory(data_dir)).context("the receipts can't be read")?;
     if arguments.receipts {
-        list(&receipts, json)?;
+        list(&receipts, json, out)?;
         return Ok(ExitCode::SUCCESS);
     }
     let book = read_book(&voucher_directory(data_dir)).context("the vouchers can't be read")?;
@@ -47,12 +52,12 @@ pub(super) fn show(arguments: EarningsArguments, data_dir: &Path, json: bool) ->
     }
     let summary = earnings.summary(&book);
     if json {
-        writeln!(io::stdout(), "{}", serde_json::to_string(&summary)?)?;
+        writeln!(out, "{}", serde_json::to_string(&summary)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     match arguments.by {
-        Grouping::Day => by_day(&summary)?,
-        Grouping::Channel => by_channel(&summary)?,
+        Grouping::Day => by_day(&summary, out)?,
+        Grouping::Channel => by_channel(&summary, out)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -65,7 +70,7 @@ fn cells(income: &Income) -> [String; 3] {
     ]
 }
 
-fn by_day(summary: &EarningsSummary) -> io::Result<()> {
+fn by_day(summary: &EarningsSummary, out: &mut impl Write) -> io::Result<()> {
     let mut table = table(&["DAY", "EARNED", "FEE", "RECEIPTS"]);
     for day in &summary.days {
         let [earned, fee, receipts] = cells(&day.income);
@@ -74,11 +79,11 @@ fn by_day(summary: &EarningsSummary) -> io::Result<()> {
     let [earned, fee, receipts] = cells(&summary.total);
     table.add_row(["total".to_owned(), earned, fee, receipts]);
     align_right(&mut table, &[1, 2, 3]);
-    writeln!(io::stdout(), "{}", table.trim_fmt())?;
+    writeln!(out, "{}", table.trim_fmt())?;
     to_come(summary)
 }
 
-fn by_channel(summary: &EarningsSummary) -> io::Result<()> {
+fn by_channel(summary: &EarningsSummary, out: &mut impl Write) -> io::Result<()> {
     let mut table = table(&[
         "CHANNEL", "CONSUMER", "EARNED", "FEE", "RECEIPTS", "PENDING", "LOST",
     ]);
@@ -107,7 +112,7 @@ fn by_channel(summary: &EarningsSummary) -> io::Result<()> {
         lost,
     ]);
     align_right(&mut table, &[2, 3, 4, 5, 6]);
-    writeln!(io::stdout(), "{}", table.trim_fmt())?;
+    writeln!(out, "{}", table.trim_fmt())?;
     to_come(summary)
 }
 
@@ -130,9 +135,9 @@ fn to_come(summary: &EarningsSummary) -> io::Result<()> {
     Ok(())
 }
 
-fn list(receipts: &[KeptReceipt], json: bool) -> anyhow::Result<()> {
+fn list(receipts: &[KeptReceipt], json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     if json {
-        writeln!(io::stdout(), "{}", json!({"receipts": receipts}))?;
+        writeln!(out, "{}", json!({"receipts": receipts}))?;
         return Ok(());
     }
     let mut table = table(&["RECEIPT", "DAY", "CHANNEL", "PAID", "FEE"]);
@@ -146,6 +151,83 @@ fn list(receipts: &[KeptReceipt], json: bool) -> anyhow::Result<()> {
         ]);
     }
     align_right(&mut table, &[3, 4]);
-    writeln!(io::stdout(), "{}", table.trim_fmt())?;
+    writeln!(out, "{}", table.trim_fmt())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::system_clock;
+    use crate::core::voucher_book::VoucherRecord;
+    use crate::core::voucher_book::tests::kept;
+    use crate::receipt_file::ReceiptFile;
+    use crate::voucher_file::VoucherFile;
+    use gristmill_protocol::credits::Credits;
+    use gristmill_protocol::identity::Keypair;
+    use gristmill_protocol::ids::ChannelId;
+    use serde_json::Value;
+
+    fn shown(folder: &Path, by: Grouping, receipts: bool, json: bool) -> String {
+        let mut out = Vec::new();
+        show(EarningsArguments { by, receipts }, folder, json, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn receipt() -> KeptReceipt {
+        KeptReceipt {
+            sequence: 12,
+            settled_at: 1_800_000_000,
+            coordinator: Keypair::from_secret(&[1; 32]).account(),
+            channel: ChannelId::from_bytes([1; 16]),
+            consumer: Keypair::from_secret(&[2; 32]).account(),
+            paid: Credits::micro(1_000_000),
+            fee: Credits::micro(20_000),
+            settled: Credits::micro(1_000_000),
+            token: "a.b.c".into(),
+        }
+    }
+
+    #[test]
+    fn a_folder_without_a_node_has_earned_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(shown(folder.path(), Grouping::Day, false, false).contains("total"));
+        let json: Value = serde_json::from_str(&shown(folder.path(), Grouping::Day, false, true)).unwrap();
+        assert_eq!(
+            (&json["earned"], &json["pending"]),
+            (&Value::from(0), &Value::from(0))
+        );
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            0,
+            "looking leaves nothing behind"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_running_node_is_not_disturbed_and_seen_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let receipts = ReceiptFile::open(&receipt_directory(folder.path())).unwrap();
+        let vouchers = VoucherFile::open(voucher_directory(folder.path()), system_clock()).unwrap();
+        receipts.keep(vec![receipt(), receipt()], 0).unwrap();
+        let VoucherRecord::Kept { voucher, terms } = kept(2, 500_000, u64::MAX) else {
+            panic!("kept() makes a kept voucher");
+        };
+        vouchers.keep(voucher, terms);
+        vouchers.sync().await.unwrap();
+
+        let days = shown(folder.path(), Grouping::Day, false, false);
+        let words: Vec<_> = days.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(words, ["2027-01-15", "0.98", "0.02", "1"]);
+        let channels = shown(folder.path(), Grouping::Channel, false, false);
+        assert!(channels.contains("0.5"), "{channels}");
+        let list = shown(folder.path(), Grouping::Day, true, false);
+        assert!(list.contains("rcpt_12"), "{list}");
+        let json: Value = serde_json::from_str(&shown(folder.path(), Grouping::Day, true, true)).unwrap();
+        assert_eq!(json["receipts"][0]["token"], "a.b.c");
+        vouchers.close();
+        drop(receipts);
+        // And the same once it has ended.
+        assert_eq!(shown(folder.path(), Grouping::Day, false, false), days);
+    }
 }
