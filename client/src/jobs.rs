@@ -171,7 +171,6 @@ impl Job {
                 model = %self.request.model,
                 status = failure.status,
                 code = %failure.code,
-                reason = %failure.message,
                 milliseconds,
                 "request failed"
             ),
@@ -315,7 +314,8 @@ impl Job {
             ..
         }) = &verdict
         {
-            tracing::debug!(provider = %route.provider, reason = %failure.message, "a provider did not deliver");
+            // An engine's words may quote the prompt; they are for the program alone.
+            tracing::debug!(provider = %route.provider, code = %failure.code, "a provider did not deliver");
             market.note(route.provider, *event);
         }
         verdict
@@ -430,6 +430,9 @@ impl Job {
                 .jobs;
             if *failure == ConsumerFailure::Disconnected && !self.recipient.is_accepted() && jobs > 1 {
                 return Err(Verdict::on_dropped_stream());
+            }
+            if let ConsumerFailure::Misbehaved(what) = failure {
+                tracing::warn!(provider = %route.provider, what, "a provider misbehaved");
             }
             let verdict = Verdict::on(failure);
             if verdict.action == Action::OpenAnotherChannel {

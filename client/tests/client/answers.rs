@@ -29,6 +29,7 @@ async fn a_stream_is_byte_for_byte_as_clients_expect() {
     let created = serde_json::from_str::<Value>(&answer.events()[0]).unwrap()["created"]
         .as_u64()
         .unwrap();
+    provider.seen(|jobs| jobs[0].end.is_some()).await;
     let channel = provider.vouchers()[0].content_unchecked().channel;
     let head = format!(
         "data: {{\"id\":\"chatcmpl-my-request.1\",\"object\":\"chat.completion.chunk\",\"created\":{created},\

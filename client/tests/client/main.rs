@@ -11,6 +11,7 @@
 )]
 
 mod answers;
+mod commands;
 mod directory;
 mod failover;
 mod failures;
@@ -19,4 +20,5 @@ mod harness;
 mod lifecycle;
 mod misbehaviour;
 mod payment;
+mod privacy;
 mod provider;

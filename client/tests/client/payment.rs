@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use gristmill_protocol::coordinator_api::SettlementResult;
+use gristmill_protocol::coordinator_api::{OpenChannelRequest, SettlementResult};
+use gristmill_protocol::credits::Credits;
+use gristmill_protocol::ids::ChannelId;
 use gristmill_protocol::job::RefusalCode;
-use gristmill_transport::CoordinatorClient;
+use gristmill_transport::{CoordinatorClient, key_file};
 use serde_json::json;
 
 use crate::harness::{Market, STARTER, client_settings, start_client, unix_ms};
@@ -90,7 +92,7 @@ async fn a_channel_that_is_used_up_is_replaced_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_larger_request_gets_a_larger_channel() {
     let market = Market::start_with(STARTER, |mut settings| {
-        settings.channel_limit = gristmill_protocol::credits::Credits::micro(1_000);
+        settings.channel_limit = Credits::micro(1_000);
         settings
     })
     .await;
@@ -99,7 +101,60 @@ async fn a_larger_request_gets_a_larger_channel() {
     assert_eq!(market.balance().await.1, 1_000);
     assert_eq!(market.chat(json!({"max_tokens": 5_000})).await.status, 200);
     assert!(market.balance().await.1 > 6_000);
+    provider
+        .seen(|jobs| jobs.iter().all(|job| job.end.is_some()))
+        .await;
     assert_eq!(provider.vouchers().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_got_lost_is_asked_for_again() {
+    let market = Market::start().await;
+    let provider = market.provider(Setup::default(), words(&["Hi"])).await;
+    let Market {
+        client_directory,
+        coordinator,
+        client,
+        http,
+        ..
+    } = market;
+    client.shutdown().await.unwrap();
+    // The client asked for a channel and was killed before the ticket came.
+    let keypair = key_file::load(&client_directory.path().join("identity.key"))
+        .unwrap()
+        .unwrap();
+    let account = CoordinatorClient::new(&coordinator.http_url(), None, keypair, Arc::new(unix_ms)).unwrap();
+    let request = OpenChannelRequest {
+        channel: ChannelId::from_bytes([7; 16]),
+        provider: provider.account,
+        limit: Credits::micro(700_000),
+        life_ms: 600_000,
+    };
+    let lost = account.open_channel(&request).await.unwrap();
+    let opening = json!({"coordinator": coordinator.account(), "request": request, "asked_at_ms": unix_ms()});
+    let wallet = json!({"version": 1, "coordinator": null, "channels": [], "openings": [opening]});
+    std::fs::write(
+        client_directory.path().join("client/wallet.json"),
+        wallet.to_string(),
+    )
+    .unwrap();
+    let client = start_client(client_settings(&coordinator.http_url()), client_directory.path()).await;
+    client.mesh().learn_listing(&provider.sealed).unwrap();
+    let endpoint = format!("{}/chat/completions", client.base_url());
+    let answer = http
+        .post(endpoint)
+        .json(&crate::harness::chat_body(json!({})))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    assert_eq!(provider.jobs.borrow()[0].open.ticket, lost.ticket);
+    assert_eq!(
+        client.balance().await.unwrap().held,
+        request.limit,
+        "nothing is held twice"
+    );
+    client.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
