@@ -8,8 +8,10 @@ use gristmill_transport::{CoordinatorCallError, CoordinatorClient, Mesh};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// The first wait for a coordinator that is away; doubles up to [`LOOK_AGAIN`].
+/// The first wait for a coordinator that is away; doubles.
 const BACK_OFF: Duration = Duration::from_secs(1);
+/// The longest wait for one that was never there: its operator may just be starting it.
+const BACK_OFF_MAX: Duration = Duration::from_secs(8);
 /// How often a coordinator is asked again for its bootstrap addresses, which change when it moves.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -20,7 +22,7 @@ pub(super) async fn run(
     known: watch::Sender<Option<AccountId>>,
     stop: CancellationToken,
 ) {
-    let mut wait = BACK_OFF;
+    let (mut wait, mut told) = (BACK_OFF, false);
     loop {
         let asked = tokio::select! {
             () = stop.cancelled() => return,
@@ -41,10 +43,16 @@ pub(super) async fn run(
                 wait = LOOK_AGAIN;
             }
             Err(error) => {
-                if known.borrow().is_none() {
-                    tracing::warn!(%error, again_in = ?wait, "not on the market yet: the coordinator is away");
+                let is_known = known.borrow().is_some();
+                if is_known {
+                    wait = LOOK_AGAIN;
+                } else {
+                    if !told {
+                        tracing::warn!(%error, "not on the market yet: the coordinator is away; asking until it is back");
+                    }
+                    told = true;
+                    wait = (wait * 2).min(BACK_OFF_MAX);
                 }
-                wait = (wait * 2).min(LOOK_AGAIN);
             }
         }
         tokio::select! {

@@ -5,7 +5,7 @@
 //! on loopback or where its owner allowed; whoever sends a request has no say about its address.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use gristmill_protocol::job::JobKind;
@@ -17,6 +17,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::system_clock;
 use crate::engine::{Engine, EngineError, EngineModel, EngineOutput, EngineRequest};
 
 mod chunks;
@@ -36,6 +37,8 @@ use sse::EventStream;
 
 /// Longest silence of an upstream. Loading a large model from a slow disk takes minutes.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
+/// How long the end of an answer is waited for after its last event. It comes with it, as a rule.
+const LINGER: Duration = Duration::from_millis(5);
 /// Most bytes of an error that are read.
 const ERROR_MAX_BYTES: usize = 64 * 1024;
 /// Most bytes of an answer that is not streamed.
@@ -194,7 +197,7 @@ impl UpstreamEngine {
         let body = streaming_body(request.body.clone(), &model.id, kind);
         let mut response = self.post(&request, &body).await?;
         let mut events = EventStream::default();
-        let mut chunks = ChunkReader::new(&request.model, &request.request_id, unix_seconds());
+        let mut chunks = ChunkReader::new(&request.model, &request.request_id, (system_clock())() / 1_000);
         let mut is_done = false;
         while !is_done {
             let part = match tokio::time::timeout(SILENCE_MAX, response.chunk()).await {
@@ -220,6 +223,9 @@ impl UpstreamEngine {
         if let Some(last) = last {
             output.send(last).await?;
         }
+        // A connection whose answer was read to its end serves the next request too.
+        let rest = async { while let Ok(Some(_)) = response.chunk().await {} };
+        let _ = tokio::time::timeout(LINGER, rest).await;
         Ok(usage)
     }
 
@@ -372,13 +378,6 @@ fn timed_out() -> EngineError {
         code: "timeout".to_owned(),
         ..errors::provider_failed("the upstream was silent for too long")
     }
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }
 
 #[cfg(test)]
