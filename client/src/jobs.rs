@@ -306,7 +306,10 @@ impl Job {
         }) = &verdict
             && !self.recipient.has_delivered()
         {
-            verdict = self.attempt_once(route, terms).await;
+            verdict = self
+                .attempt_once(route, terms)
+                .await
+                .map_err(Verdict::after_another_channel);
         }
         if let Err(Verdict {
             record: Some(event),

@@ -12,10 +12,14 @@ const OUTPUT_BYTES_PER_TOKEN: u64 = 1_024;
 const EMBEDDING_BYTES_PER_INPUT_BYTE: u64 = 16_384;
 /// Milliseconds of a device per token, at most.
 const GPU_MILLISECONDS_PER_TOKEN: u64 = 100;
+/// So many tokens beyond the limit are reckoned with: some servers count the token that ends a choice.
+const OUTPUT_TOKENS_BEYOND: u64 = 16;
 /// The fewest output tokens that an answer is worth having with.
 const OUTPUT_TOKENS_MIN: u64 = 16;
 /// A channel is not used in the last part of its life, so that its provider has time to redeem.
 const LIFE_PARTS: u64 = 6;
+/// Providers take no new job in the last half minute of a channel; with some time for the way.
+const UNUSED_MIN_MS: u64 = 35_000;
 /// Longest part of a channel's life in which it is not used, in milliseconds.
 const UNUSED_MAX_MS: u64 = 10 * 60 * 1_000;
 
@@ -57,7 +61,12 @@ impl Scope {
     /// [`PriceError`] where that is more than the largest amount.
     pub fn cost_max(&self, price: &Price, output_tokens: u64) -> Result<Credits, PriceError> {
         let input = input_tokens_max(self.body_bytes);
-        let output = output_tokens.saturating_mul(self.choices);
+        let beyond = if self.kind == JobKind::Embeddings {
+            0
+        } else {
+            OUTPUT_TOKENS_BEYOND
+        };
+        let output = output_tokens.saturating_add(beyond).saturating_mul(self.choices);
         let answer_bytes = match self.kind {
             JobKind::ChatCompletions => output.saturating_mul(OUTPUT_BYTES_PER_TOKEN),
             JobKind::Embeddings => self.body_bytes.saturating_mul(EMBEDDING_BYTES_PER_INPUT_BYTE),
@@ -113,7 +122,8 @@ pub struct ChannelState {
 /// Until when a channel is used for new jobs, Unix milliseconds.
 #[must_use]
 pub fn use_until_ms(redeem_by_ms: u64, life_ms: u64) -> u64 {
-    redeem_by_ms.saturating_sub((life_ms / LIFE_PARTS).min(UNUSED_MAX_MS))
+    let part_ms = (life_ms / LIFE_PARTS).clamp(UNUSED_MIN_MS, UNUSED_MAX_MS);
+    redeem_by_ms.saturating_sub(part_ms.min(life_ms / 2))
 }
 
 /// The channel that pays for a job: of those with enough left the one that ends first, so that none goes unused.
@@ -203,12 +213,12 @@ mod tests {
 
     #[test]
     fn the_worst_case_is_every_byte_a_token_and_every_choice_full() {
-        assert_eq!(scope(744, Some(100)).cost_max(&price(), 100), Ok(micro(1_100)));
+        assert_eq!(scope(744, Some(100)).cost_max(&price(), 100), Ok(micro(1_116)));
         let four = Scope {
             choices: 4,
             ..scope(744, Some(100))
         };
-        assert_eq!(four.cost_max(&price(), 100), Ok(micro(1_400)));
+        assert_eq!(four.cost_max(&price(), 100), Ok(micro(1_464)));
         assert_eq!(scope(744, None).output_tokens(), 4_096);
         assert_eq!(
             scope(744, Some(100_000)).output_tokens(),
@@ -245,7 +255,9 @@ mod tests {
         assert_eq!(pays(51, 100), Some(1));
         assert_eq!(pays(50, 500), Some(1));
         assert_eq!(pays(101, 100), None);
-        assert_eq!(use_until_ms(60_000, 6_000), 59_000);
+        assert_eq!(use_until_ms(60_000, 6_000), 57_000);
+        assert_eq!(use_until_ms(600_000, 120_000), 565_000);
+        assert_eq!(use_until_ms(6_000_000, 600_000), 5_900_000);
         assert_eq!(use_until_ms(10_000_000, 7_200_000), 10_000_000 - 600_000);
     }
 
@@ -260,7 +272,7 @@ mod tests {
                 micro(available),
             )
         };
-        let request = scope(744, Some(1_000));
+        let request = scope(728, Some(1_000));
         assert_eq!(hold(request, 10_000_000), Holding::Whole(micro(1_000_000)));
         assert_eq!(hold(request, 1_000_000), Holding::Whole(micro(500_000)));
         assert_eq!(hold(request, 3_000), Holding::Whole(micro(2_000)));
@@ -270,7 +282,7 @@ mod tests {
             available: micro(1_999),
         };
         assert_eq!(hold(request, 1_999), insufficient);
-        let open_ended = scope(744, None);
+        let open_ended = scope(728, None);
         let shortened = Holding::Shortened {
             limit: micro(1_999),
             output_tokens: 999,
@@ -297,16 +309,16 @@ mod tests {
                 micro(10_000_000),
             )
         };
-        assert_eq!(hold(scope(744, Some(1_000))), Holding::Whole(micro(2_500)));
+        assert_eq!(hold(scope(728, Some(1_000))), Holding::Whole(micro(2_500)));
         assert_eq!(
-            hold(scope(744, None)),
+            hold(scope(728, None)),
             Holding::Shortened {
                 limit: micro(2_500),
                 output_tokens: 1_500
             }
         );
         assert!(matches!(
-            hold(scope(744, Some(1_501))),
+            hold(scope(728, Some(1_501))),
             Holding::Insufficient { .. }
         ));
     }

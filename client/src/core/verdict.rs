@@ -76,6 +76,18 @@ impl Verdict {
         )
     }
 
+    /// The verdict on a provider that refused one channel: if it refuses another one too, it is left alone, since
+    /// each one holds credits until it ends.
+    #[must_use]
+    pub fn after_another_channel(self) -> Self {
+        match self.action {
+            Action::OpenAnotherChannel => {
+                Self::new(Action::AskAnother, Some(RecordEvent::Misbehaved), self.failure)
+            }
+            _ => self,
+        }
+    }
+
     /// The verdict where a provider can't be paid: another one may have a channel already.
     #[must_use]
     pub const fn on_no_funds(failure: ApiFailure) -> Self {
@@ -238,6 +250,19 @@ mod tests {
                 "{status} {code}"
             );
         }
+    }
+
+    #[test]
+    fn who_refuses_every_channel_is_left_alone() {
+        let first = refusal(RefusalCode::InvalidTicket);
+        assert_eq!((first.action, first.record), (Action::OpenAnotherChannel, None));
+        let second = first.after_another_channel();
+        assert_eq!(
+            (second.action, second.record),
+            (Action::AskAnother, Some(RecordEvent::Misbehaved))
+        );
+        let busy = refusal(RefusalCode::Busy);
+        assert_eq!(busy.clone().after_another_channel(), busy);
     }
 
     #[test]
