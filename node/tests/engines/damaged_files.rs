@@ -182,7 +182,7 @@ fn load_with_changed_bytes(path: &Path, load: impl Fn()) {
 fn changed_bytes_never_bring_the_program_down() {
     let folder = folder();
     load_with_changed_bytes(&folder.path().join("model.safetensors"), || {
-        drop(load(folder.path()))
+        drop(load(folder.path()));
     });
     load_with_changed_bytes(&folder.path().join("config.json"), || drop(load(folder.path())));
     for family in Family::ALL {
