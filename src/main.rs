@@ -1,4 +1,5 @@
 //! The `gristmill` program: one subcommand per role. Everything it does is in the roles' crates.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod configuration;
 mod demo;

@@ -8,7 +8,7 @@ use clap::Subcommand;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
-pub enum Bench {
+pub(crate) enum Bench {
     /// Payload throughput of a job stream against raw quinn on loopback
     Stream(stream::Arguments),
     /// What the market adds to a request: proxy, QUIC, admission and vouchers against calling the upstream directly
@@ -19,7 +19,7 @@ pub enum Bench {
 ///
 /// # Errors
 /// Where something can't be set up or a measurement broke.
-pub fn run(bench: Bench) -> anyhow::Result<()> {
+pub(crate) fn run(bench: Bench) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match bench {
         Bench::Stream(arguments) => runtime.block_on(stream::run(arguments)),

@@ -13,7 +13,7 @@ use self::steps::{STEPS, Step};
 
 /// Which parts of the tests to run.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Only these steps, separated by commas; `--list` shows their names
     #[arg(long, value_delimiter = ',', value_name = "STEPS")]
     only: Vec<String>,
@@ -26,7 +26,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// Where a step failed, or one was named that there isn't.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.list {
         for step in STEPS {
             eprintln!("{:<14} {}", step.name, step.purpose);

@@ -16,7 +16,7 @@ use super::report::{median, print, quantile};
 
 /// How much is measured.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Requests for the time to first token, each way
     #[arg(long, default_value_t = 2_000)]
     requests: usize,

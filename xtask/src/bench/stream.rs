@@ -18,9 +18,9 @@ use gristmill_protocol::job::{Chunk, ConsumerFrame, ProviderFrame};
 use gristmill_protocol::usage::Usage;
 use gristmill_transport::mesh::Multiaddr;
 use gristmill_transport::{Clock, Mesh, MeshConfig};
+use libp2p::core::Endpoint;
 use libp2p::core::muxing::{StreamMuxer as _, StreamMuxerBox};
 use libp2p::core::transport::{DialOpts, ListenerId, PortUse, Transport, TransportEvent};
-use libp2p::core::Endpoint;
 use libp2p::quic;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::crypto::CryptoProvider;
@@ -35,7 +35,7 @@ const LISTEN: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 
 /// How much is measured.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Mebibytes in one measurement
     #[arg(long, default_value_t = 256)]
     mebibytes: u64,
@@ -63,7 +63,10 @@ struct Stopwatch {
 
 impl Stopwatch {
     fn start() -> Self {
-        Self { started: Instant::now(), processor_seconds: processor_seconds().unwrap_or(f64::NAN) }
+        Self {
+            started: Instant::now(),
+            processor_seconds: processor_seconds().unwrap_or(f64::NAN),
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a count of bytes is far below 2^53")]
@@ -86,16 +89,26 @@ struct Figures {
 
 impl Figures {
     const fn of(name: &'static str, key: &'static str) -> Self {
-        Self { name, key, transfers: Vec::new() }
+        Self {
+            name,
+            key,
+            transfers: Vec::new(),
+        }
     }
 
     fn speeds(&self) -> Vec<f64> {
-        self.transfers.iter().map(|transfer| transfer.mebibytes_per_second).collect()
+        self.transfers
+            .iter()
+            .map(|transfer| transfer.mebibytes_per_second)
+            .collect()
     }
 
     fn median(&self) -> Transfer {
-        let costs: Vec<f64> =
-            self.transfers.iter().map(|transfer| transfer.processor_seconds_per_gibibyte).collect();
+        let costs: Vec<f64> = self
+            .transfers
+            .iter()
+            .map(|transfer| transfer.processor_seconds_per_gibibyte)
+            .collect();
         Transfer {
             mebibytes_per_second: median(&self.speeds()),
             processor_seconds_per_gibibyte: median(&costs),
@@ -104,13 +117,23 @@ impl Figures {
 
     /// Each measurement beside the one of the same round.
     fn ratios_to(&self, other: &Self) -> Vec<f64> {
-        self.speeds().iter().zip(other.speeds()).map(|(own, other)| own / other).collect()
+        self.speeds()
+            .iter()
+            .zip(other.speeds())
+            .map(|(own, other)| own / other)
+            .collect()
     }
 
     fn row(&self) -> (&'static str, String) {
         let median = self.median();
         let cost = median.processor_seconds_per_gibibyte;
-        (self.name, format!("{:>5.0} MiB/s  {cost:.2} processor s/GiB", median.mebibytes_per_second))
+        (
+            self.name,
+            format!(
+                "{:>5.0} MiB/s  {cost:.2} processor s/GiB",
+                median.mebibytes_per_second
+            ),
+        )
     }
 
     fn json(&self) -> Value {
@@ -156,8 +179,14 @@ fn report(payload_bytes: usize, figures: &[Figures; 4]) {
     let ratios = job_stream.ratios_to(quinn);
     let ratio_same_cipher = median(&job_stream.ratios_to(quinn_same_cipher));
     let mut rows: Vec<_> = figures.iter().map(Figures::row).collect();
-    rows.push(("job stream to raw quinn (target 0.9)", format!("{:.2}", median(&ratios))));
-    rows.push(("job stream to raw quinn with libp2p's cipher", format!("{ratio_same_cipher:.2}")));
+    rows.push((
+        "job stream to raw quinn (target 0.9)",
+        format!("{:.2}", median(&ratios)),
+    ));
+    rows.push((
+        "job stream to raw quinn with libp2p's cipher",
+        format!("{ratio_same_cipher:.2}"),
+    ));
     let mut json = json!({
         "bench": "stream",
         "payload_bytes": payload_bytes,
@@ -168,7 +197,11 @@ fn report(payload_bytes: usize, figures: &[Figures; 4]) {
     for figures in figures {
         json[figures.key] = figures.json();
     }
-    print("Payload throughput on loopback, both ends in one process", &rows, &json);
+    print(
+        "Payload throughput on loopback, both ends in one process",
+        &rows,
+        &json,
+    );
 }
 
 fn clock() -> Clock {
@@ -227,7 +260,8 @@ async fn job_stream_transfer(total: u64, payload_bytes: usize) -> anyhow::Result
 }
 
 type QuicTransport = quic::tokio::Transport;
-type QuicEvent = TransportEvent<<QuicTransport as Transport>::ListenerUpgrade, <QuicTransport as Transport>::Error>;
+type QuicEvent =
+    TransportEvent<<QuicTransport as Transport>::ListenerUpgrade, <QuicTransport as Transport>::Error>;
 
 fn quic_transport(secret: u8) -> anyhow::Result<QuicTransport> {
     let keypair = libp2p::identity::Keypair::ed25519_from_bytes([secret; 32])?;
@@ -267,7 +301,10 @@ async fn libp2p_transfer(total: u64, payload_bytes: usize) -> anyhow::Result<Tra
         stream.read_to_end(&mut Vec::new()).await?;
         anyhow::Ok(())
     });
-    let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::Reuse };
+    let options = DialOpts {
+        role: Endpoint::Dialer,
+        port_use: PortUse::Reuse,
+    };
     let mut connection = StreamMuxerBox::new(client.dial(address, options)?.await?.1);
     let mut stream = poll_fn(|context| Pin::new(&mut connection).poll_outbound(context)).await?;
     stream.write_all(&[1]).await?;
@@ -275,7 +312,9 @@ async fn libp2p_transfer(total: u64, payload_bytes: usize) -> anyhow::Result<Tra
     let mut received = 0;
     let mut frame = vec![0; payload_bytes];
     while received < total {
-        let wanted = usize::try_from(total - received).unwrap_or(usize::MAX).min(payload_bytes);
+        let wanted = usize::try_from(total - received)
+            .unwrap_or(usize::MAX)
+            .min(payload_bytes);
         stream.read_exact(&mut frame[..wanted]).await?;
         received += wanted as u64;
     }
@@ -288,7 +327,11 @@ async fn libp2p_transfer(total: u64, payload_bytes: usize) -> anyhow::Result<Tra
 /// The default provider with the order of cipher suites that libp2p-tls has: ChaCha20-Poly1305 first.
 fn provider_with_libp2p_cipher() -> CryptoProvider {
     CryptoProvider {
-        cipher_suites: vec![cipher_suite::TLS13_CHACHA20_POLY1305_SHA256],
+        cipher_suites: vec![
+            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+            cipher_suite::TLS13_AES_256_GCM_SHA384,
+            cipher_suite::TLS13_AES_128_GCM_SHA256,
+        ],
         ..aws_lc_rs::default_provider()
     }
 }
