@@ -1,33 +1,28 @@
-//! Runs requests on the market: picks a provider, pays it, passes its answer on, and asks another one where it fails
+//! Runs a request on the market: picks a provider, pays it, passes its answer on, and asks another one where it fails
 //! before the program has got anything.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::job::{JobKind, OpenJob, RequestId};
 use gristmill_protocol::session::consumer::{ConsumerFailure, ConsumerSession, ConsumerTerms};
-use gristmill_transport::{Clock, Mesh};
-use rand_chacha::ChaCha8Rng;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
 
-use crate::coordinator_link::{CoordinatorLink, LinkState, Terms};
+use crate::coordinator_link::{LinkState, Terms};
 use crate::core::answer::Answer;
 use crate::core::answer_stream::JobSummary;
 use crate::core::budget::Scope;
 use crate::core::failure::ApiFailure;
-use crate::core::records::{ProviderRecords, RecordEvent};
+use crate::core::records::RecordEvent;
 use crate::core::request::ProgramRequest;
 use crate::core::router::{Asker, Needs, NoRoute, Route, choose};
 use crate::core::verdict::{Action, Verdict};
-use crate::settings::Settings;
-use crate::wallet::{Funding, Wallet, lock};
+use crate::market::{Market, RunningJob};
+use crate::wallet::{Funding, lock};
 
 mod attempt;
 mod explain;
@@ -39,8 +34,6 @@ use outbox::Outbox;
 pub(crate) use recipient::JobEvent;
 use recipient::{Recipient, Stop};
 
-/// Most requests that run at once.
-const JOBS_MAX: usize = 256;
 /// Longest time that a request waits for providers that are busy.
 const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a request tries to reserve what it may cost, where others are faster.
@@ -48,96 +41,8 @@ const RESERVATIONS_MAX: usize = 8;
 /// How long the last voucher may take after a job.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Everything that runs requests.
-pub(crate) struct Market {
-    pub(crate) account: AccountId,
-    pub(crate) settings: Settings,
-    pub(crate) mesh: Mesh,
-    pub(crate) wallet: Arc<Wallet>,
-    pub(crate) link: Arc<CoordinatorLink>,
-    pub(crate) clock: Clock,
-    pub(crate) records: Mutex<ProviderRecords>,
-    pub(crate) random: Mutex<ChaCha8Rng>,
-    /// Every task of every job.
-    pub(crate) tasks: TaskTracker,
-    /// Ends the jobs.
-    pub(crate) stopping: CancellationToken,
-    pub(crate) places: Arc<Semaphore>,
-}
-
-impl Market {
-    /// As many places as jobs may run at once.
-    pub(crate) fn places() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(JOBS_MAX))
-    }
-
-    /// Runs a request. Dropping the receiver cancels it.
-    ///
-    /// # Errors
-    /// [`ApiFailure`] where the client takes no more requests.
-    pub(crate) fn begin(
-        self: &Arc<Self>,
-        request: ProgramRequest,
-        request_id: RequestId,
-    ) -> Result<mpsc::Receiver<JobEvent>, ApiFailure> {
-        if self.stopping.is_cancelled() {
-            return Err(ApiFailure::shutting_down());
-        }
-        let place = self
-            .places
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| ApiFailure::too_many_requests())?;
-        let answer = Answer::to(&request, &request_id, (self.clock)() / 1_000);
-        let (recipient, events) = Recipient::new(answer.clone(), self.stopping.clone());
-        let job = Job {
-            market: self.clone(),
-            request,
-            request_id,
-            answer,
-            recipient,
-            tried: BTreeSet::new(),
-            busy: BTreeSet::new(),
-            context_length_above: 0,
-        };
-        let work = async move {
-            job.run().await;
-            drop(place);
-        };
-        self.tasks.spawn(work.in_current_span());
-        Ok(events)
-    }
-
-    fn now_ms(&self) -> u64 {
-        (self.clock)()
-    }
-
-    fn note(&self, provider: AccountId, event: RecordEvent) {
-        lock(&self.records).note(provider, event, self.now_ms());
-    }
-}
-
-/// Counts a job at its provider for as long as it lives.
-struct RunningJob<'a> {
-    market: &'a Market,
-    provider: AccountId,
-}
-
-impl<'a> RunningJob<'a> {
-    fn begin(market: &'a Market, provider: AccountId) -> Self {
-        market.note(provider, RecordEvent::JobBegan);
-        Self { market, provider }
-    }
-}
-
-impl Drop for RunningJob<'_> {
-    fn drop(&mut self) {
-        self.market.note(self.provider, RecordEvent::JobEnded);
-    }
-}
-
 /// A request on its way.
-struct Job {
+pub(crate) struct Job {
     market: Arc<Market>,
     request: ProgramRequest,
     request_id: RequestId,
@@ -152,7 +57,29 @@ struct Job {
 }
 
 impl Job {
-    async fn run(mut self) {
+    /// A job and where its answer comes from. Dropping that cancels the job.
+    pub(crate) fn new(
+        market: Arc<Market>,
+        request: ProgramRequest,
+        request_id: RequestId,
+    ) -> (Self, mpsc::Receiver<JobEvent>) {
+        let answer = Answer::to(&request, &request_id, market.now_ms() / 1_000);
+        let (recipient, events) = Recipient::new(answer.clone(), market.stopping.clone());
+        let job = Self {
+            market,
+            request,
+            request_id,
+            answer,
+            recipient,
+            tried: BTreeSet::new(),
+            busy: BTreeSet::new(),
+            context_length_above: 0,
+        };
+        (job, events)
+    }
+
+    /// Runs to the end, and tells the program how it ended.
+    pub(crate) async fn run(mut self) {
         let began = Instant::now();
         let outcome = self.serve().await;
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

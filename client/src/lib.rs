@@ -22,6 +22,7 @@ pub mod cli;
 mod coordinator_link;
 pub mod core;
 mod jobs;
+mod market;
 mod proxy;
 pub mod server;
 pub mod settings;

@@ -14,7 +14,7 @@ use gristmill_protocol::job::{JobKind, RequestId};
 use crate::core::browser_guard::BrowserGuard;
 use crate::core::failure::ApiFailure;
 use crate::core::request::ProgramRequest;
-use crate::jobs::Market;
+use crate::market::Market;
 use crate::proxy::answer::failure_response;
 
 mod answer;

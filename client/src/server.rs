@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::coordinator_link::{CoordinatorLink, LinkState};
 use crate::core::records::ProviderRecords;
-use crate::jobs::Market;
+use crate::market::Market;
 use crate::proxy::Proxy;
 use crate::proxy::listener::BoundedListener;
 use crate::settings::{Settings, SettingsError};

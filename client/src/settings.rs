@@ -7,18 +7,20 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use clap::Args;
 use gristmill_protocol::codec::REQUEST_BODY_MAX_BYTES;
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::session::consumer::ConsumerTimeouts;
-use serde::Deserialize;
 use thiserror::Error;
 
 mod amount;
 mod api_key;
+mod arguments;
+mod file;
 
 pub use amount::CreditsSetting;
 pub use api_key::ApiKey;
+pub use arguments::{ConnectionArguments, ServeArguments};
+pub use file::FileSection;
 
 /// Port of the OpenAI endpoint unless configured otherwise.
 pub const HTTP_PORT: u16 = 7_420;
@@ -37,161 +39,6 @@ const TIMEOUT_LIMIT_SECONDS: u64 = 24 * 60 * 60;
 const ATTEMPTS_LIMIT: u32 = 16;
 const BODY_LIMIT_BYTES: usize = 1 << 30;
 const NAMES_LIMIT: usize = 64;
-
-/// The `[client]` section of the configuration file. Every field is optional; unknown ones are errors.
-///
-/// ```
-/// let section: gristmill_client::settings::FileSection = toml::from_str(r#"
-///     coordinator = "http://192.0.2.7:7400"
-///     max_price_per_million = "0.5"
-///     allowed_origins = ["http://localhost:5173"]
-/// "#)?;
-/// # Ok::<(), toml::de::Error>(())
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileSection {
-    /// Where the OpenAI endpoint listens. Anything but loopback needs `api_keys`. Default: `127.0.0.1:7420`.
-    pub listen: Option<SocketAddr>,
-    /// The coordinator's address. Default: `http://127.0.0.1:7400`.
-    pub coordinator: Option<String>,
-    /// Multiaddresses on which the mesh peer listens. Default: `/ip4/127.0.0.1/udp/7410/quic-v1`, or a free port
-    /// where that one is taken.
-    pub mesh_listen: Option<Vec<String>>,
-    /// Whether the mesh peer looks for others on the local network (mDNS). Default: false.
-    pub mdns: Option<bool>,
-    /// Keys of which programs must show one, as `Authorization: Bearer KEY`. Default: none, on loopback only.
-    pub api_keys: Option<Vec<ApiKey>>,
-    /// Host names, beside loopback's, under which programs may reach the endpoint. Default: none.
-    pub allowed_hosts: Option<Vec<String>>,
-    /// Origins, such as `http://localhost:5173`, whose pages may call from a browser. Default: none.
-    pub allowed_origins: Option<Vec<String>>,
-    /// The highest price that is paid, in credits per million of any unit, such as `"0.5"`. Default: any.
-    pub max_price_per_million: Option<CreditsSetting>,
-    /// How much is set aside for a provider at a time, in credits. Default: `"1"`.
-    pub channel_limit: Option<CreditsSetting>,
-    /// For how long it is set aside, in seconds, at most 2592000 (30 days). Default: 3600 (1 hour).
-    pub channel_life_seconds: Option<u64>,
-    /// Most bytes of a request. Default: 16777216 (16 MiB).
-    pub body_max_bytes: Option<usize>,
-    /// The `max_tokens` of a chat request that has none, bounded by the offer's context length. Default: 4096.
-    pub output_tokens_assumed: Option<u32>,
-    /// How long to wait for a connection to a provider, in seconds. Default: 5.
-    pub connect_timeout_seconds: Option<u64>,
-    /// How long to wait for a provider's yes or no, in seconds. Default: 3.
-    pub answer_timeout_seconds: Option<u64>,
-    /// How long to wait from the yes to the first output, in seconds. Default: 120.
-    pub first_chunk_timeout_seconds: Option<u64>,
-    /// How long to wait from one output to the next, in seconds. Default: 60.
-    pub next_chunk_timeout_seconds: Option<u64>,
-    /// How many providers are asked for one request before it fails, 1 to 16. Default: 3.
-    pub attempts_max: Option<u32>,
-}
-
-/// The flags by which every command finds the proxy and the coordinator.
-#[derive(Clone, Debug, Default, PartialEq, Args)]
-pub struct ConnectionArguments {
-    /// Where the OpenAI endpoint listens [default: 127.0.0.1:7420]
-    #[arg(long, env = "GRISTMILL_CLIENT_LISTEN", value_name = "ADDRESS:PORT")]
-    pub listen: Option<SocketAddr>,
-    /// The coordinator's address [default: http://127.0.0.1:7400]
-    #[arg(long, env = "GRISTMILL_CLIENT_COORDINATOR", value_name = "URL")]
-    pub coordinator: Option<String>,
-    /// Key that programs must show; prefer the variable or the file, since others can see flags. Repeat or
-    /// separate by commas [default: none, on loopback only]
-    #[arg(
-        long = "api-key",
-        env = "GRISTMILL_CLIENT_API_KEYS",
-        hide_env_values = true,
-        value_name = "KEY",
-        value_delimiter = ','
-    )]
-    pub api_keys: Option<Vec<ApiKey>>,
-}
-
-/// The flags of `gristmill client serve`.
-#[derive(Clone, Debug, Default, PartialEq, Args)]
-pub struct ServeArguments {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub connection: ConnectionArguments,
-    /// Multiaddress on which the mesh peer listens; repeat or separate by commas
-    /// [default: /ip4/127.0.0.1/udp/7410/quic-v1, or a free port]
-    #[arg(
-        long,
-        env = "GRISTMILL_CLIENT_MESH_LISTEN",
-        value_name = "MULTIADDRESS",
-        value_delimiter = ','
-    )]
-    pub mesh_listen: Option<Vec<String>>,
-    /// Look for others on the local network [default: false]
-    #[arg(
-        long,
-        env = "GRISTMILL_CLIENT_MDNS",
-        value_name = "BOOL",
-        num_args = 0..=1,
-        default_missing_value = "true"
-    )]
-    pub mdns: Option<bool>,
-    /// Host name, beside loopback's, under which programs may reach the endpoint; repeat or separate by commas
-    #[arg(
-        long = "allowed-host",
-        env = "GRISTMILL_CLIENT_ALLOWED_HOSTS",
-        value_name = "HOST",
-        value_delimiter = ','
-    )]
-    pub allowed_hosts: Option<Vec<String>>,
-    /// Origin, such as http://localhost:5173, whose pages may call from a browser; repeat or separate by commas
-    #[arg(
-        long = "allowed-origin",
-        env = "GRISTMILL_CLIENT_ALLOWED_ORIGINS",
-        value_name = "ORIGIN",
-        value_delimiter = ','
-    )]
-    pub allowed_origins: Option<Vec<String>>,
-    /// The highest price that is paid, in credits per million of any unit, such as 0.5 [default: any]
-    #[arg(long, env = "GRISTMILL_CLIENT_MAX_PRICE_PER_MILLION", value_name = "CREDITS")]
-    pub max_price_per_million: Option<Credits>,
-    /// How much is set aside for a provider at a time, in credits [default: 1]
-    #[arg(long, env = "GRISTMILL_CLIENT_CHANNEL_LIMIT", value_name = "CREDITS")]
-    pub channel_limit: Option<Credits>,
-    /// For how long it is set aside, in seconds [default: 3600]
-    #[arg(long, env = "GRISTMILL_CLIENT_CHANNEL_LIFE_SECONDS", value_name = "SECONDS")]
-    pub channel_life_seconds: Option<u64>,
-    /// Most bytes of a request [default: 16777216]
-    #[arg(long, env = "GRISTMILL_CLIENT_BODY_MAX_BYTES", value_name = "BYTES")]
-    pub body_max_bytes: Option<usize>,
-    /// The max_tokens of a chat request that has none [default: 4096]
-    #[arg(long, env = "GRISTMILL_CLIENT_OUTPUT_TOKENS_ASSUMED", value_name = "TOKENS")]
-    pub output_tokens_assumed: Option<u32>,
-    /// How long to wait for a connection to a provider [default: 5]
-    #[arg(
-        long,
-        env = "GRISTMILL_CLIENT_CONNECT_TIMEOUT_SECONDS",
-        value_name = "SECONDS"
-    )]
-    pub connect_timeout_seconds: Option<u64>,
-    /// How long to wait for a provider's yes or no [default: 3]
-    #[arg(long, env = "GRISTMILL_CLIENT_ANSWER_TIMEOUT_SECONDS", value_name = "SECONDS")]
-    pub answer_timeout_seconds: Option<u64>,
-    /// How long to wait from the yes to the first output [default: 120]
-    #[arg(
-        long,
-        env = "GRISTMILL_CLIENT_FIRST_CHUNK_TIMEOUT_SECONDS",
-        value_name = "SECONDS"
-    )]
-    pub first_chunk_timeout_seconds: Option<u64>,
-    /// How long to wait from one output to the next [default: 60]
-    #[arg(
-        long,
-        env = "GRISTMILL_CLIENT_NEXT_CHUNK_TIMEOUT_SECONDS",
-        value_name = "SECONDS"
-    )]
-    pub next_chunk_timeout_seconds: Option<u64>,
-    /// How many providers are asked for one request before it fails [default: 3]
-    #[arg(long, env = "GRISTMILL_CLIENT_ATTEMPTS_MAX", value_name = "COUNT")]
-    pub attempts_max: Option<u32>,
-}
 
 /// Everything a client needs to know before it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,102 @@
+//! What all requests share: the mesh, the wallet, the link to the coordinator, and what is remembered of providers.
+
+use std::sync::{Arc, Mutex};
+
+use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::job::RequestId;
+use gristmill_transport::{Clock, Mesh};
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use crate::coordinator_link::CoordinatorLink;
+use crate::core::failure::ApiFailure;
+use crate::core::records::{ProviderRecords, RecordEvent};
+use crate::core::request::ProgramRequest;
+use crate::jobs::{Job, JobEvent};
+use crate::settings::Settings;
+use crate::wallet::{Wallet, lock};
+
+/// Most requests that run at once.
+const JOBS_MAX: usize = 256;
+
+/// Everything that runs requests.
+pub(crate) struct Market {
+    pub(crate) account: AccountId,
+    pub(crate) settings: Settings,
+    pub(crate) mesh: Mesh,
+    pub(crate) wallet: Arc<Wallet>,
+    pub(crate) link: Arc<CoordinatorLink>,
+    pub(crate) clock: Clock,
+    pub(crate) records: Mutex<ProviderRecords>,
+    pub(crate) random: Mutex<ChaCha8Rng>,
+    /// Every task of every job.
+    pub(crate) tasks: TaskTracker,
+    /// Ends the jobs.
+    pub(crate) stopping: CancellationToken,
+    pub(crate) places: Arc<Semaphore>,
+}
+
+impl Market {
+    /// As many places as jobs may run at once.
+    pub(crate) fn places() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(JOBS_MAX))
+    }
+
+    /// Runs a request. Dropping the receiver cancels it.
+    ///
+    /// # Errors
+    /// [`ApiFailure`] where the client takes no more requests.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        request: ProgramRequest,
+        request_id: RequestId,
+    ) -> Result<mpsc::Receiver<JobEvent>, ApiFailure> {
+        if self.stopping.is_cancelled() {
+            return Err(ApiFailure::shutting_down());
+        }
+        let place = self
+            .places
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| ApiFailure::too_many_requests())?;
+        let (job, events) = Job::new(self.clone(), request, request_id);
+        let work = async move {
+            job.run().await;
+            drop(place);
+        };
+        self.tasks.spawn(work.in_current_span());
+        Ok(events)
+    }
+
+    /// Unix time in milliseconds.
+    pub(crate) fn now_ms(&self) -> u64 {
+        (self.clock)()
+    }
+
+    /// Takes note of what happened with a provider.
+    pub(crate) fn note(&self, provider: AccountId, event: RecordEvent) {
+        lock(&self.records).note(provider, event, self.now_ms());
+    }
+}
+
+/// Counts a job at its provider for as long as it lives.
+pub(crate) struct RunningJob<'a> {
+    market: &'a Market,
+    provider: AccountId,
+}
+
+impl<'a> RunningJob<'a> {
+    pub(crate) fn begin(market: &'a Market, provider: AccountId) -> Self {
+        market.note(provider, RecordEvent::JobBegan);
+        Self { market, provider }
+    }
+}
+
+impl Drop for RunningJob<'_> {
+    fn drop(&mut self) {
+        self.market.note(self.provider, RecordEvent::JobEnded);
+    }
+}
