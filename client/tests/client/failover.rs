@@ -9,8 +9,8 @@ use crate::provider::{Script, Setup, Step, TestProvider, text, words};
 /// A market with a cheap provider that does as told, and a dearer one that serves.
 async fn two(script: Script) -> (Market, TestProvider, TestProvider) {
     let market = Market::start_with(STARTER, |mut settings| {
-        settings.job_timeouts.answer_ms = 1_000;
-        settings.job_timeouts.first_chunk_ms = 2_000;
+        settings.job_timeouts.answer_ms = 4_000;
+        settings.job_timeouts.first_chunk_ms = 4_000;
         settings
     })
     .await;
@@ -39,7 +39,7 @@ async fn whatever_the_first_does_before_the_first_byte_the_second_serves() {
             "accepts and makes nothing",
             Script::Run(vec![Step::WaitFor(never)]),
         ),
-        ("is busy", Script::Refuse(RefusalCode::Busy, 1_000)),
+        ("is busy", Script::Refuse(RefusalCode::Busy, 60_000)),
         ("is stopping", Script::Refuse(RefusalCode::ShuttingDown, 0)),
         (
             "has lost the model",
