@@ -265,7 +265,11 @@ type QuicEvent =
 
 fn quic_transport(secret: u8) -> anyhow::Result<QuicTransport> {
     let keypair = libp2p::identity::Keypair::ed25519_from_bytes([secret; 32])?;
-    Ok(QuicTransport::new(quic::Config::new(&keypair)))
+    let mut config = quic::Config::new(&keypair);
+    // The windows that the mesh has. Those of libp2p by default are ten times as large, and no faster.
+    config.max_stream_data = 1 << 20;
+    config.max_connection_data = 16 << 20;
+    Ok(QuicTransport::new(config))
 }
 
 async fn next_event(transport: &mut QuicTransport) -> QuicEvent {
