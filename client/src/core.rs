@@ -7,6 +7,7 @@ pub mod browser_guard;
 pub mod budget;
 pub mod embeddings;
 pub mod failure;
+pub mod idempotency;
 pub mod models;
 pub mod near_names;
 pub mod normaliser;

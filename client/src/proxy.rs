@@ -1,6 +1,7 @@
 //! The OpenAI endpoint: translates HTTP to requests on the market and back.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +14,16 @@ use gristmill_protocol::job::{JobKind, RequestId};
 
 use crate::core::browser_guard::BrowserGuard;
 use crate::core::failure::ApiFailure;
+use crate::core::idempotency::RequestDigest;
 use crate::core::request::ProgramRequest;
 use crate::market::Market;
-use crate::proxy::answer::failure_response;
+use crate::proxy::answer::{failure_response, json_body};
+use crate::proxy::idempotency::Answers;
 
 mod answer;
 mod body;
 mod directory;
+mod idempotency;
 mod layers;
 pub(crate) mod listener;
 
@@ -32,6 +36,7 @@ const HEADERS_AFTER: Duration = Duration::from_secs(10);
 pub(crate) struct Proxy {
     pub(crate) market: Arc<Market>,
     pub(crate) guard: BrowserGuard,
+    answers: Arc<Answers>,
     keep_alive: Duration,
     headers_after: Duration,
 }
@@ -44,6 +49,7 @@ impl Proxy {
         Self {
             market,
             guard,
+            answers: Arc::default(),
             keep_alive: KEEP_ALIVE,
             headers_after: HEADERS_AFTER,
         }
@@ -94,15 +100,35 @@ async fn run(proxy: &Proxy, kind: JobKind, request: Request) -> Result<Response,
         .get::<RequestId>()
         .cloned()
         .ok_or_else(ApiFailure::internal)?;
-    let body = body::read(request.into_body(), proxy.market.settings.body_max_bytes).await?;
+    let settings = &proxy.market.settings;
+    let (head, body) = request.into_parts();
+    let key = idempotency::key(&head.headers, !settings.api_keys.is_empty())?;
+    let body = body::read(body, settings.body_max_bytes).await?;
+    let digest = key.map(|_| RequestDigest::of(head.method.as_str(), head.uri.path(), &body));
     let request = ProgramRequest::parse(kind, body)?;
+    let mut recording = match key.zip(digest) {
+        Some((key, digest)) => match proxy.answers.begin(key, digest, &request_id) {
+            ControlFlow::Continue(recording) => Some(recording),
+            ControlFlow::Break(answered) => return answered,
+        },
+        None => None,
+    };
     let is_stream = request.stream;
     let events = proxy.market.begin(request, request_id)?;
-    if is_stream {
-        answer::stream(events, proxy.keep_alive, proxy.headers_after).await
+    let answered = if is_stream {
+        answer::stream(events, proxy.keep_alive, proxy.headers_after, &mut recording).await
     } else {
-        answer::whole(events).await
+        answer::whole(events).await.map(|json| {
+            if let Some(recording) = recording.take() {
+                recording.whole(&json);
+            }
+            json_body(json)
+        })
+    };
+    if let (Err(failure), Some(recording)) = (&answered, recording) {
+        recording.failed(failure);
     }
+    answered
 }
 
 async fn unknown_route(request: Request) -> Response {

@@ -29,6 +29,8 @@ pub struct ApiFailure {
     pub param: Option<String>,
     /// When it may be worth asking again, in seconds.
     pub retry_after_seconds: Option<u32>,
+    /// Whether an engine said so, and not this client.
+    pub is_from_engine: bool,
 }
 
 #[derive(Serialize)]
@@ -56,6 +58,7 @@ impl ApiFailure {
             message,
             param: None,
             retry_after_seconds: None,
+            is_from_engine: false,
         }
     }
 
@@ -160,6 +163,38 @@ impl ApiFailure {
         Self::new(413, "request_too_large", message)
     }
 
+    /// An `Idempotency-Key` that can't be one.
+    #[must_use]
+    pub fn malformed_idempotency_key() -> Self {
+        let message = "the header 'Idempotency-Key' must stand once and have 1 to 255 visible ASCII characters \
+                       without blanks";
+        Self::new(400, "invalid_idempotency_key", message)
+    }
+
+    /// An `Idempotency-Key` that belongs to another request.
+    #[must_use]
+    pub fn idempotency_key_reused() -> Self {
+        let message = "the header 'Idempotency-Key' has the key of a request with another path or body; each \
+                       request needs a key of its own";
+        Self::new(400, "idempotency_key_reused", message)
+    }
+
+    /// The request with the same `Idempotency-Key` still runs.
+    #[must_use]
+    pub fn request_in_progress() -> Self {
+        let message =
+            "the request with this 'Idempotency-Key' still runs; its answer can be had when it is done";
+        Self::new(409, "request_in_progress", message).retry_after(1)
+    }
+
+    /// The request with the same `Idempotency-Key` was answered, and the answer was too large to remember.
+    #[must_use]
+    pub fn idempotency_key_used() -> Self {
+        let message = "the request with this 'Idempotency-Key' was answered and paid, and its answer was too large \
+                       to be remembered; use another key to run and pay it again";
+        Self::new(409, "idempotency_key_used", message)
+    }
+
     /// More requests at once than the client takes.
     #[must_use]
     pub fn too_many_requests() -> Self {
@@ -228,10 +263,19 @@ impl ApiFailure {
         let code = if code.is_empty() { "provider_failed" } else { code };
         let mut failure = Self::new(status, code.to_owned(), failed.reason.clone());
         failure.param.clone_from(&failed.param);
+        failure.is_from_engine = true;
         if matches!(status, 429 | 503) {
             return failure.retry_after(1);
         }
         failure
+    }
+
+    /// Whether an engine would say the same of the same request again: what it finds wrong with the request itself,
+    /// and not with keys, credits, time or load.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        let is_of_the_moment = matches!(self.status, 401..=403 | 408 | 409 | 425 | 429);
+        self.is_from_engine && matches!(self.status, 400..=499) && !is_of_the_moment
     }
 
     /// OpenAI's word for the kind of failure.
@@ -306,6 +350,16 @@ mod tests {
             let failure = ApiFailure::from_engine(&JobFailed::new(status, "", "x", None));
             assert_eq!((failure.status, failure.code.as_ref()), (502, "provider_failed"));
         }
+    }
+
+    #[test]
+    fn only_what_an_engine_finds_wrong_with_a_request_is_final() {
+        let said = |status| ApiFailure::from_engine(&JobFailed::new(status, "code", "x", None)).is_final();
+        assert!(said(400) && said(404) && said(413) && said(422));
+        for status in [401, 402, 403, 408, 409, 429, 500, 503] {
+            assert!(!said(status), "{status}");
+        }
+        assert!(!ApiFailure::model_not_found("guide", &[]).is_final());
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(crate) enum JobEvent {
     Accepted,
     /// A piece of the answer: events of a stream, or the whole.
     Piece(Bytes),
+    /// The last piece of an answer that broke off: the failure and the end of the stream.
+    BrokeOff(Bytes),
     /// Nothing more comes; where it is a failure, nothing came before.
     Ended(Result<(), ApiFailure>),
 }
@@ -103,19 +105,17 @@ impl Recipient {
     }
 
     /// Tells the program that there will be no more.
-    pub(super) async fn end(mut self, outcome: Result<(), ApiFailure>) {
-        let outcome = match (outcome, self.answer) {
+    pub(super) async fn end(self, outcome: Result<(), ApiFailure>) {
+        let event = match (outcome, self.answer) {
             (Err(failure), Answer::Stream(stream)) if self.has_delivered => {
                 let mut piece = Vec::new();
                 stream.fail(&failure, &mut piece);
-                // Where the program is gone there is nobody to tell.
-                let _ = self.events.send(JobEvent::Piece(piece.into())).await;
-                Ok(())
+                JobEvent::BrokeOff(piece.into())
             }
-            (outcome, _) => outcome,
+            (outcome, _) => JobEvent::Ended(outcome),
         };
-        self.has_delivered = true;
-        let _ = self.events.send(JobEvent::Ended(outcome)).await;
+        // Where the program is gone there is nobody to tell.
+        let _ = self.events.send(event).await;
     }
 
     /// Ready when the program went away, or the client ends.

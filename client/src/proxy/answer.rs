@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use crate::core::failure::ApiFailure;
 use crate::core::sse;
 use crate::jobs::JobEvent;
+use crate::proxy::idempotency::{EVENT_STREAM, JSON, Recording};
 
 /// A failure as programs read it.
 pub(super) fn failure_response(failure: &ApiFailure) -> Response {
@@ -34,15 +35,11 @@ pub(super) fn failure_response(failure: &ApiFailure) -> Response {
 
 /// A body of JSON.
 pub(super) fn json_body(json: Bytes) -> Response {
-    (
-        [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
-        json,
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(JSON))], json).into_response()
 }
 
 /// Waits for the whole answer.
-pub(super) async fn whole(mut events: mpsc::Receiver<JobEvent>) -> Result<Response, ApiFailure> {
+pub(super) async fn whole(mut events: mpsc::Receiver<JobEvent>) -> Result<Bytes, ApiFailure> {
     let mut answer = None;
     loop {
         match events.recv().await {
@@ -50,19 +47,20 @@ pub(super) async fn whole(mut events: mpsc::Receiver<JobEvent>) -> Result<Respon
             Some(JobEvent::Piece(piece)) => answer = Some(piece),
             Some(JobEvent::Ended(outcome)) => {
                 outcome?;
-                return answer.map(json_body).ok_or_else(ApiFailure::internal);
+                return answer.ok_or_else(ApiFailure::internal);
             }
-            None => return Err(ApiFailure::internal()),
+            Some(JobEvent::BrokeOff(_)) | None => return Err(ApiFailure::internal()),
         }
     }
 }
 
 /// Waits for the first piece of a stream or its failure, so that failures still have a status; after an acceptance
-/// for `headers_after` only, since programs give up on silent connections.
+/// for `headers_after` only, since programs give up on silent connections. A stream takes the recording with it.
 pub(super) async fn stream(
     mut events: mpsc::Receiver<JobEvent>,
     keep_alive: Duration,
     headers_after: Duration,
+    recording: &mut Option<Recording>,
 ) -> Result<Response, ApiFailure> {
     let mut accepted_at = None;
     let first = loop {
@@ -81,12 +79,13 @@ pub(super) async fn stream(
             Some(JobEvent::Accepted) => {
                 accepted_at.get_or_insert_with(Instant::now);
             }
-            Some(JobEvent::Piece(piece)) => break Some(piece),
+            Some(event @ (JobEvent::Piece(_) | JobEvent::BrokeOff(_))) => break Some(event),
             Some(JobEvent::Ended(Err(failure))) => return Err(failure),
             Some(JobEvent::Ended(Ok(()))) | None => return Err(ApiFailure::internal()),
         }
     };
     let events = EventBody {
+        recording: recording.take(),
         first,
         events,
         has_ended: false,
@@ -94,10 +93,7 @@ pub(super) async fn stream(
         silence: Box::pin(sleep(keep_alive)),
     };
     let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/event-stream; charset=utf-8"),
-        ),
+        (header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
     Ok((headers, Body::from_stream(events)).into_response())
@@ -105,7 +101,9 @@ pub(super) async fn stream(
 
 /// The body of a stream. Dropping it, as the server does when the program goes away, cancels the job.
 struct EventBody {
-    first: Option<Bytes>,
+    /// Stands first and so is dropped first: when the provider hears of a cancellation, the key is free.
+    recording: Option<Recording>,
+    first: Option<JobEvent>,
     events: mpsc::Receiver<JobEvent>,
     has_ended: bool,
     keep_alive: Duration,
@@ -113,8 +111,22 @@ struct EventBody {
 }
 
 impl EventBody {
+    /// Comments that keep the connection alive are no part of the answer and not recorded.
+    fn record(&mut self, piece: &[u8]) {
+        if let Some(recording) = &self.recording {
+            recording.piece(piece);
+        }
+        // At its end and not after it: programs leave as soon as they have read it.
+        if piece.ends_with(sse::DONE)
+            && let Some(recording) = self.recording.take()
+        {
+            recording.streamed();
+        }
+    }
+
     fn ended(&mut self, failure: &ApiFailure) -> Bytes {
         self.has_ended = true;
+        self.recording = None;
         let mut event = Vec::new();
         sse::write_event(&failure.to_json(), &mut event);
         event.extend_from_slice(sse::DONE);
@@ -122,13 +134,22 @@ impl EventBody {
     }
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(first));
-        }
         while !self.has_ended {
-            match self.events.poll_recv(context) {
+            let event = match self.first.take() {
+                Some(first) => Poll::Ready(Some(first)),
+                None => self.events.poll_recv(context),
+            };
+            match event {
                 Poll::Ready(Some(JobEvent::Accepted)) => {}
-                Poll::Ready(Some(JobEvent::Piece(piece))) => return Poll::Ready(Some(piece)),
+                Poll::Ready(Some(JobEvent::Piece(piece))) => {
+                    self.record(&piece);
+                    return Poll::Ready(Some(piece));
+                }
+                Poll::Ready(Some(JobEvent::BrokeOff(piece))) => {
+                    self.has_ended = true;
+                    self.recording = None;
+                    return Poll::Ready(Some(piece));
+                }
                 Poll::Ready(Some(JobEvent::Ended(Ok(())))) => self.has_ended = true,
                 Poll::Ready(Some(JobEvent::Ended(Err(failure)))) => {
                     return Poll::Ready(Some(self.ended(&failure)));
@@ -182,7 +203,7 @@ mod tests {
             .send(JobEvent::Ended(Err(ApiFailure::provider_failed("gone"))))
             .await
             .unwrap();
-        let failure = stream(events, SECOND, SECOND).await.unwrap_err();
+        let failure = stream(events, SECOND, SECOND, &mut None).await.unwrap_err();
         assert_eq!(failure.status, 502);
         let response = failure_response(&failure.retry_after(7));
         assert_eq!(
@@ -196,7 +217,7 @@ mod tests {
         let (sender, events) = mpsc::channel(4);
         sender.send(JobEvent::Accepted).await.unwrap();
         let began = Instant::now();
-        let response = stream(events, 2 * SECOND, 10 * SECOND).await.unwrap();
+        let response = stream(events, 2 * SECOND, 10 * SECOND, &mut None).await.unwrap();
         assert_eq!(began.elapsed(), 10 * SECOND);
         assert_eq!(
             response.headers()["content-type"],
@@ -219,7 +240,7 @@ mod tests {
         let (sender, events) = mpsc::channel(4);
         sender.send(piece("data: {}\n\n")).await.unwrap();
         drop(sender);
-        let body = text(stream(events, SECOND, SECOND).await.unwrap()).await;
+        let body = text(stream(events, SECOND, SECOND, &mut None).await.unwrap()).await;
         assert!(
             body.starts_with("data: {}\n\ndata: {\"error\"") && body.ends_with("data: [DONE]\n\n"),
             "{body}"
@@ -231,10 +252,10 @@ mod tests {
         let (sender, events) = mpsc::channel(4);
         sender.send(piece("{}")).await.unwrap();
         sender.send(JobEvent::Ended(Ok(()))).await.unwrap();
-        assert_eq!(text(whole(events).await.unwrap()).await, "{}");
+        assert_eq!(whole(events).await.unwrap(), "{}");
         let (sender, events) = mpsc::channel(4);
         sender.send(piece("data: {}\n\n")).await.unwrap();
-        let response = stream(events, SECOND, SECOND).await.unwrap();
+        let response = stream(events, SECOND, SECOND, &mut None).await.unwrap();
         assert!(!sender.is_closed());
         drop(response);
         assert!(sender.is_closed());

@@ -17,7 +17,7 @@ use crate::proxy::answer::failure_response;
 use crate::wallet::random_bytes;
 
 /// The id of a request, in and out.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Milliseconds until the answer began.
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -49,7 +49,8 @@ pub(super) async fn name_request(mut request: Request, next: Next) -> Response {
     span.in_scope(|| tracing::debug!(status = response.status().as_u16(), milliseconds, "answering"));
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
-        headers.insert(REQUEST_ID, id);
+        // An answer that is given again keeps the id under which it was made.
+        headers.entry(REQUEST_ID).or_insert(id);
     }
     headers.insert(PROCESSING_MS, HeaderValue::from(milliseconds));
     response
@@ -93,7 +94,7 @@ pub(super) async fn keep_pages_out(
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("x-request-id, openai-processing-ms, retry-after"),
+        HeaderValue::from_static("x-request-id, openai-processing-ms, retry-after, idempotency-replayed"),
     );
     response
 }
@@ -132,7 +133,8 @@ pub(super) async fn ask_for_key(State(proxy): State<Arc<Proxy>>, request: Reques
     failure_response(&ApiFailure::unauthorized())
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+/// The key that a program shows.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, key) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())

@@ -17,6 +17,7 @@ mod failover;
 mod failures;
 mod guard;
 mod harness;
+mod idempotency;
 mod lifecycle;
 mod misbehaviour;
 mod payment;
