@@ -55,7 +55,7 @@ async fn tell(market: &Market, asked: &str, started: Instant, json: bool) -> any
     }
     let before = Purses::read(market).await?;
     let answer = question::ask(market.endpoint(), asked, !json).await?;
-    let receipt = market.settle(&answer.provider).await?;
+    let receipt = market.settle(&answer.provider, answer.cost).await?;
     let after = Purses::read(market).await?;
     let audit = market.audit().await?;
     let story = Story::new(answer, &receipt, &before, &after, audit, started.elapsed());

@@ -147,6 +147,14 @@ impl ConsumerChannel {
         })
     }
 
+    /// A voucher over everything owed, also where all of it was promised before: that promise may have gone out on
+    /// another job's stream, whose end the provider did not wait for.
+    pub fn promise_again(&mut self, request_id: &RequestId, transcript: [u8; 32]) -> Option<Signed<Voucher>> {
+        let promised_before = (!self.promised.is_zero()).then_some(());
+        self.promise(request_id, transcript)
+            .or_else(|| promised_before.map(|()| self.sign(request_id, transcript)))
+    }
+
     /// Compares with the highest voucher that the provider holds. Where this consumer lost its state, its own
     /// signature brings it back; where the provider lost a voucher, the answer is that voucher again.
     ///

@@ -25,6 +25,7 @@ const STARTER_GRANT: Credits = Credits::micro(5_000_000);
 /// Any free port, on loopback.
 const FREE_MESH_PORT: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const READY_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// A provider of the demo.
 pub(super) struct Provider {
@@ -105,20 +106,33 @@ impl Market {
             .context("the providers' listings did not arrive in a minute")
     }
 
-    /// Hands in a provider's vouchers and gives the receipt that came for them.
-    pub(super) async fn settle(&self, account: &AccountId) -> anyhow::Result<ReceiptClaims> {
+    /// Hands in a provider's vouchers until what was promised is settled, and gives the receipt.
+    pub(super) async fn settle(
+        &self,
+        account: &AccountId,
+        promised: Credits,
+    ) -> anyhow::Result<ReceiptClaims> {
         let Some(provider) = self.provider(account) else {
             bail!("the answer came from {account}, which is none of the demo's providers");
         };
-        provider.node.redeem_now().await?;
-        let receipts = provider.purse.receipts(None, 1).await?.receipts;
-        let receipt = receipts.first().context("the settlement brought no receipt")?;
-        Ok(ReceiptClaims::verify(
-            receipt,
-            &self.coordinator.account(),
-            account,
-            now_ms(),
-        )?)
+        let settled = async {
+            loop {
+                // The answer's end and the last voucher travel in opposite directions: it may still be on its way.
+                provider.node.redeem_now().await?;
+                let receipts = provider.purse.receipts(None, 1).await?.receipts;
+                if let Some(receipt) = receipts.first() {
+                    let receipt =
+                        ReceiptClaims::verify(receipt, &self.coordinator.account(), account, now_ms())?;
+                    if receipt.settled >= promised {
+                        return anyhow::Ok(receipt);
+                    }
+                }
+                tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            }
+        };
+        tokio::time::timeout(READY_WITHIN, settled)
+            .await
+            .context("the settlement brought no receipt in a minute")?
     }
 
     /// One of the demo's providers.

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::{Context, bail};
 use futures::StreamExt;
+use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
 use serde_json::{Value, json};
 
@@ -17,6 +18,8 @@ pub(super) struct Answer {
     pub(super) chunks: u64,
     pub(super) usage: Value,
     pub(super) provider: AccountId,
+    /// What the client says that it promised to pay.
+    pub(super) cost: Credits,
     pub(super) request_id: String,
 }
 
@@ -123,6 +126,7 @@ impl Reading {
         };
         Ok(Answer {
             provider: told("provider")?.parse()?,
+            cost: serde_json::from_value(self.market["cost"].clone()).context("the answer names no cost")?,
             request_id: told("request_id")?.to_owned(),
             text: self.text,
             chunks: self.chunks,

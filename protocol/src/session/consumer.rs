@@ -355,7 +355,9 @@ impl ConsumerSession {
             Ok(_) => return Err(misbehaved("it signed another delivery than the one that arrived")),
             Err(_) => return Err(misbehaved("its signature over the delivery does not hold")),
         }
-        self.pay(channel, effects);
+        let transcript = *self.transcript.finalize().as_bytes();
+        let voucher = channel.promise_again(&self.terms.request_id, transcript);
+        effects.extend(voucher.map(ConsumerFrame::Voucher).map(ConsumerEffect::Send));
         self.end(Ok(done.delivery), channel, effects);
         Ok(())
     }

@@ -431,3 +431,21 @@ fn a_lying_meter_is_paid_for_nothing_implausible() {
         world.received
     );
 }
+
+/// Found by the property above: the provider signed a cost of zero where the consumer knew of the constant.
+#[test]
+fn a_job_that_used_nothing_pays_the_constant_of_its_price() {
+    let mut world = World::new(false, true);
+    world.open(1, 0);
+    for _ in 0..10 {
+        world.deliver_to_provider(0, false);
+        world.run_engine(0, 0);
+        world.deliver_to_consumer(0);
+    }
+    let outcome = world.streams[0].consumer_outcome.as_ref().expect("the job ends");
+    assert_eq!(
+        outcome.result.as_ref().unwrap().verify().unwrap().cost,
+        Credits::micro(1)
+    );
+    assert_eq!(world.provider.vouchered(), Credits::micro(1));
+}

@@ -368,7 +368,12 @@ impl ProviderSession {
         let by_cost = grown.div_ceil(window_part(window).microcredits()).min(SLICES_MAX);
         let by_size = message.len().div_ceil(PAYLOAD_MAX_BYTES) as u64;
         let slices = by_cost.max(by_size).max(1);
-        if message.is_empty() && !ends_message && to == from {
+        // A job that used nothing still owes the constant of its price, so the cost decides, not the usage.
+        let planned = self
+            .waiting
+            .back()
+            .map_or(self.delivered_cost, |slice| slice.total);
+        if message.is_empty() && !ends_message && to == from && cost_to == planned {
             return;
         }
         let share = |whole: u64, index: u64| {
