@@ -82,6 +82,27 @@ async fn embeddings_are_given_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_too_large_to_remember_is_not_paid_twice() {
+    let market = Market::start().await;
+    let vector = "A".repeat(5 << 20);
+    let vectors =
+        json!({"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": vector}]});
+    let setup = Setup {
+        kind: JobKind::Embeddings,
+        model: "mini",
+        ..Setup::default()
+    };
+    let script = Script::Run(vec![Step::Say(vectors.to_string(), 0)]);
+    let provider = market.provider(setup, script).await;
+    let body = json!({"model": "mini", "input": ["a"], "encoding_format": "base64"});
+    let first = post(&market, "/v1/embeddings", "key", &body).await;
+    assert_eq!(first.status, 200, "{:.200}", first.text);
+    let second = post(&market, "/v1/embeddings", "key", &body).await;
+    assert_eq!(second.error(), (409, "idempotency_key_used".to_owned()));
+    assert_eq!(promised(&provider, 1).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_still_runs_is_not_run_beside_itself() {
     let market = Market::start().await;
     let go_on = Arc::new(Notify::new());
