@@ -19,6 +19,13 @@ use crate::wallet::Wallet;
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// Between two looks at a coordinator that is there.
 const REFRESH_PAUSE: Duration = Duration::from_secs(60);
+/// How long after joining, and after each look, the directory is read again.
+const EARLY_PAUSES: [Duration; 4] = [
+    Duration::from_millis(250),
+    Duration::from_millis(1_000),
+    Duration::from_millis(1_250),
+    Duration::from_millis(2_500),
+];
 /// The listings are asked for at most so often, however many requests miss a model.
 const LISTINGS_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time that a request waits for the listings.
@@ -103,15 +110,32 @@ impl CoordinatorLink {
                 () = stopping.cancelled() => return,
                 joined = self.join(&mut known) => joined,
             };
+            let is_news = joined.is_ok() && self.state() != LinkState::Joined;
             let pause = if joined.is_ok() {
                 REFRESH_PAUSE
             } else {
                 RETRY_PAUSE
             };
             self.note(joined);
+            if is_news {
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = self.look_again_early() => {}
+                }
+            }
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Reads the directory a few times more: gossip does not repeat what was said while this peer was joining.
+    async fn look_again_early(&self) {
+        for pause in EARLY_PAUSES {
+            tokio::time::sleep(pause).await;
+            if let Err(error) = self.learn_listings().await {
+                tracing::debug!(%error, "no listings from the coordinator");
             }
         }
     }
