@@ -50,8 +50,14 @@ async fn what_an_answer_costs_is_what_is_settled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_first_requests_at_once_open_one_channel() {
-    let market = Market::start().await;
+async fn many_first_requests_at_once_open_one_channel() {
+    // As many as a provider's peer may have streams at once: how long more of them would wait depends on the machine.
+    const REQUESTS: usize = 60;
+    let market = Market::start_with(STARTER, |mut settings| {
+        settings.job_timeouts.answer_ms = 60_000;
+        settings
+    })
+    .await;
     let provider = market
         .provider(
             Setup {
@@ -61,12 +67,13 @@ async fn a_hundred_first_requests_at_once_open_one_channel() {
             words(&["Hi"]),
         )
         .await;
-    let answers = join_all((0..100).map(|_| market.chat(json!({"max_tokens": 10})))).await;
-    assert!(answers.iter().all(|answer| answer.status == 200));
+    let answers = join_all((0..REQUESTS).map(|_| market.chat(json!({"max_tokens": 10})))).await;
+    let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, vec![200; REQUESTS]);
     let (_, held) = market.balance().await;
     assert_eq!(held, 1_000_000, "one channel of one credit");
     let jobs = provider
-        .seen(|jobs| jobs.iter().filter(|job| job.end.is_some()).count() == 100)
+        .seen(|jobs| jobs.iter().filter(|job| job.end.is_some()).count() == REQUESTS)
         .await;
     let tickets: std::collections::BTreeSet<_> = jobs.iter().map(|job| &job.open.ticket).collect();
     assert_eq!(tickets.len(), 1);
@@ -74,7 +81,7 @@ async fn a_hundred_first_requests_at_once_open_one_channel() {
         .content_unchecked()
         .cumulative
         .microcredits();
-    assert_eq!(promised, 100 * 4, "every answer is paid once");
+    assert_eq!(promised, REQUESTS as u64 * 4, "every answer is paid once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
