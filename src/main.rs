@@ -56,9 +56,9 @@ enum Command {
     /// Settle: tickets, settlement and receipts for a network
     #[command(subcommand)]
     Coordinator(gristmill_coordinator::cli::Command),
-    /// Check: a coordinator's ledger, offline
+    /// Check: a coordinator's ledger, offline and from outside
     #[command(subcommand)]
-    Ledger(gristmill_ledger::cli::Command),
+    Ledger(gristmill_coordinator::cli::ledger::Command),
     /// Prove: what this machine can compute with
     #[command(subcommand)]
     Benchmark(gristmill_benchmark::cli::Command),
@@ -142,7 +142,7 @@ async fn run(command: Command, configuration: Configuration, json: bool) -> anyh
         Command::Coordinator(command) => {
             gristmill_coordinator::cli::run(command, file.coordinator, &data_dir, json).await
         }
-        Command::Ledger(command) => gristmill_ledger::cli::run(command, json),
+        Command::Ledger(command) => gristmill_coordinator::cli::ledger::run(command, &data_dir, json).await,
         Command::Benchmark(command) => gristmill_benchmark::cli::run(command, json),
         Command::Simulate(command) => gristmill_simulations::cli::run(command, json),
     }

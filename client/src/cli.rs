@@ -1,4 +1,4 @@
-//! `gristmill client`: serve, chat, models, balance.
+//! `gristmill client`: serve, chat, models, balance, witness.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -20,6 +20,7 @@ mod events;
 mod models;
 mod running_proxy;
 mod signals;
+mod witness;
 
 pub use chat::ChatArguments;
 
@@ -50,6 +51,10 @@ pub enum Command {
     /// Show what the account has, as the coordinator knows it
     #[command(after_help = "Example:\n  gristmill client balance")]
     Balance(BalanceArguments),
+    /// Show what this client found out about its coordinator's log, whether or not it runs; exit code 1 where it was
+    /// caught lying
+    #[command(after_help = "Examples:\n  gristmill client witness\n  gristmill client witness --json")]
+    Witness,
 }
 
 /// The arguments of `gristmill client models`.
@@ -86,6 +91,7 @@ pub async fn run(
         Command::Chat(chat) => (chat.connection.clone(), Some(Rest::Chat(chat))),
         Command::Models(models) => (models.connection, Some(Rest::Models)),
         Command::Balance(balance) => (balance.connection, None),
+        Command::Witness => return witness::show(data_dir, json, &mut io::stdout()),
     };
     let arguments = ServeArguments {
         connection,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
 use gristmill_transport::mesh::Multiaddr;
+use gristmill_transport::witness::Witness;
 use gristmill_transport::{CoordinatorCallError, CoordinatorClient, Mesh};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::{Instant, timeout};
@@ -34,8 +35,10 @@ const LISTINGS_TIMEOUT: Duration = Duration::from_secs(3);
 /// What the coordinator's word is needed for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
-    /// Whose tickets pay.
+    /// Whose tickets pay: the account of the coordinator's first key, which names it whatever key signs now.
     pub(crate) coordinator: AccountId,
+    /// Why no channel is opened with it any more, where none is.
+    pub(crate) distrust: Option<String>,
     /// The largest limit of a channel.
     pub(crate) channel_limit_max: Credits,
     /// The longest life of a channel, in milliseconds.
@@ -58,17 +61,26 @@ pub(crate) struct CoordinatorLink {
     client: Arc<CoordinatorClient>,
     mesh: Mesh,
     wallet: Arc<Wallet>,
+    witness: Witness,
+    refuses_liars: bool,
     terms: watch::Sender<Option<Terms>>,
     state: watch::Sender<LinkState>,
     listings_asked: AsyncMutex<Option<Instant>>,
 }
 
 impl CoordinatorLink {
-    pub(crate) fn new(client: Arc<CoordinatorClient>, mesh: Mesh, wallet: Arc<Wallet>) -> Self {
+    pub(crate) fn new(
+        client: Arc<CoordinatorClient>,
+        mesh: Mesh,
+        wallet: Arc<Wallet>,
+        witness: Witness,
+        refuses_liars: bool,
+    ) -> Self {
         // Before its first word, a coordinator that was there before a restart is taken to be there still, with no
         // limits of its own: what it does not allow it refuses.
         let remembered = wallet.remembered_coordinator().map(|coordinator| Terms {
             coordinator,
+            distrust: None,
             channel_limit_max: Credits::MAX,
             channel_life_max_ms: u64::MAX,
         });
@@ -76,6 +88,8 @@ impl CoordinatorLink {
             client,
             mesh,
             wallet,
+            witness,
+            refuses_liars,
             terms: watch::Sender::new(remembered),
             state: watch::Sender::new(LinkState::Unknown),
             listings_asked: AsyncMutex::new(None),
@@ -84,7 +98,19 @@ impl CoordinatorLink {
 
     /// What is known of the coordinator.
     pub(crate) fn terms(&self) -> Option<Terms> {
-        self.terms.borrow().clone()
+        let mut terms = self.terms.borrow().clone()?;
+        terms.distrust = self.distrust();
+        Some(terms)
+    }
+
+    /// Why no channel is opened with the coordinator any more, where none is.
+    pub(crate) fn distrust(&self) -> Option<String> {
+        self.witness.distrust().filter(|_| self.refuses_liars)
+    }
+
+    /// Who watches the coordinator's log.
+    pub(crate) const fn witness(&self) -> &Witness {
+        &self.witness
     }
 
     /// Whether it is there.
@@ -157,12 +183,13 @@ impl CoordinatorLink {
     async fn join(&self, known: &mut BTreeSet<String>) -> Result<(), CoordinatorCallError> {
         let network = self.client.network().await?;
         let terms = Terms {
-            coordinator: network.coordinator,
+            coordinator: network.log.account,
+            distrust: None,
             channel_limit_max: network.channel_limit_max,
             channel_life_max_ms: network.channel_life_max_ms,
         };
         self.terms.send_replace(Some(terms));
-        self.wallet.remember_coordinator(network.coordinator);
+        self.wallet.remember_coordinator(network.log.account);
         for address in network.bootstrap {
             if known.insert(address.clone()) {
                 self.add_bootstrap(&address).await;

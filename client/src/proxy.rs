@@ -63,6 +63,7 @@ impl Proxy {
             .route("/v1/embeddings", post(embeddings))
             .route("/v1/models", get(directory::models))
             .route("/v1/models/{*id}", get(directory::model))
+            .route("/v1/witness", get(directory::witness))
             .layer(from_fn_with_state(proxy.clone(), layers::ask_for_key));
         Router::new()
             .merge(keyed)

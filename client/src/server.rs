@@ -11,8 +11,10 @@ use gristmill_protocol::coordinator_api::AccountView;
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_transport::key_file::{self, KeyFileError};
 use gristmill_transport::mesh::Multiaddr;
+use gristmill_transport::witness::{Witness, WitnessConfig, WitnessParts};
 use gristmill_transport::{
-    Clock, CoordinatorCallError, CoordinatorClient, CoordinatorUrlError, Mesh, MeshConfig, MeshError,
+    Clock, CoordinatorCallError, CoordinatorClient, CoordinatorUrlError, KnownKeysError, Mesh, MeshConfig,
+    MeshError,
 };
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -94,6 +96,9 @@ pub enum StartError {
     /// The coordinator's address is none.
     #[error(transparent)]
     Coordinator(#[from] CoordinatorUrlError),
+    /// The keys of the coordinator that are kept can't be used.
+    #[error(transparent)]
+    KnownKeys(#[from] KnownKeysError),
     /// The wallet can't be used.
     #[error(transparent)]
     Wallet(#[from] WalletFileError),
@@ -141,7 +146,8 @@ impl Client {
         let (lock, keypair) = take_data_directory(data_dir.to_owned()).await?;
         let clock: Clock = Arc::new(unix_ms);
         let coordinator =
-            CoordinatorClient::new(&settings.coordinator, None, keypair.clone(), clock.clone())?;
+            CoordinatorClient::new(&settings.coordinator, None, keypair.clone(), clock.clone())?
+                .with_known_keys_in(data_dir)?;
         let coordinator = Arc::new(coordinator);
         let wallet = Wallet::open(
             data_dir.join(WALLET_FILE),
@@ -158,10 +164,25 @@ impl Client {
             source,
         })?;
         let mesh = join_mesh(&keypair, &settings, mesh_listen, clock.clone()).await?;
+        let watching = WitnessConfig {
+            // Cosigning is for those who are there all the time.
+            cosign: false,
+            ..WitnessConfig::new(data_dir.to_owned())
+        };
+        // A client keeps no receipts, so there is none to prove.
+        let WitnessParts { witness, driver, .. } = WitnessParts::new(
+            coordinator.clone(),
+            mesh.clone(),
+            keypair.clone(),
+            clock.clone(),
+            watching,
+        );
         let link = Arc::new(CoordinatorLink::new(
             coordinator.clone(),
             mesh.clone(),
             wallet.clone(),
+            witness,
+            settings.refuse_lying_coordinator,
         ));
         let (stopping, tasks) = (shutdown.child_token(), TaskTracker::new());
         let market = Arc::new(Market {
@@ -186,6 +207,7 @@ impl Client {
                 stopping.clone(),
             ),
             link_task: tokio::spawn(link.clone().run(stopping.clone())),
+            witness_task: tokio::spawn(driver.run(stopping.clone().cancelled_owned())),
             wallet_task: tokio::spawn(wallet.keep_saved(stopping.clone())),
             market,
             coordinator,
@@ -207,6 +229,7 @@ pub struct RunningClient {
     http_address: SocketAddr,
     http: JoinHandle<io::Result<()>>,
     link_task: JoinHandle<()>,
+    witness_task: JoinHandle<()>,
     wallet_task: JoinHandle<()>,
     market: Arc<Market>,
     coordinator: Arc<CoordinatorClient>,
@@ -254,6 +277,12 @@ impl RunningClient {
     #[must_use]
     pub fn is_joined(&self) -> bool {
         self.market.link.state() == LinkState::Joined
+    }
+
+    /// What the client's witness knows of the coordinator's log.
+    #[must_use]
+    pub fn witness(&self) -> &Witness {
+        self.market.link.witness()
     }
 
     /// The account's balances, as the coordinator has them.
@@ -309,6 +338,7 @@ impl RunningClient {
         }
         end("the endpoint", &mut self.http).await;
         end("the link to the coordinator", &mut self.link_task).await;
+        end("the witness of the coordinator's log", &mut self.witness_task).await;
         end("the wallet's writer", &mut self.wallet_task).await;
         let saved = self.market.wallet.save().await;
         if timeout(STOP_TIMEOUT, self.market.mesh.shutdown()).await.is_err() {

@@ -53,6 +53,8 @@ pub struct Settings {
     pub mesh_port_fallback: bool,
     /// Whether the mesh peer uses mDNS.
     pub mdns: bool,
+    /// Whether no channel is opened any more with a coordinator whose log was caught lying.
+    pub refuse_lying_coordinator: bool,
     /// Keys of which programs must show one; empty: none is asked for.
     pub api_keys: Vec<ApiKey>,
     /// Host names, beside loopback's, under which the endpoint may be reached.
@@ -125,6 +127,7 @@ impl Default for Settings {
             mesh_listen: vec![MESH_LISTEN.into()],
             mesh_port_fallback: true,
             mdns: false,
+            refuse_lying_coordinator: true,
             api_keys: Vec::new(),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
@@ -188,6 +191,10 @@ impl Settings {
             mesh_port_fallback: mesh_listen.is_none(),
             mesh_listen: mesh_listen.unwrap_or(default.mesh_listen),
             mdns: arguments.mdns.or(file.mdns).unwrap_or(default.mdns),
+            refuse_lying_coordinator: arguments
+                .refuse_lying_coordinator
+                .or(file.refuse_lying_coordinator)
+                .unwrap_or(default.refuse_lying_coordinator),
             api_keys: connection.api_keys.or(file.api_keys).unwrap_or_default(),
             allowed_hosts: arguments.allowed_hosts.or(file.allowed_hosts).unwrap_or_default(),
             allowed_origins: arguments

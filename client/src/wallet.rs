@@ -10,8 +10,10 @@ use gristmill_protocol::coordinator_api::OpenChannelRequest;
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::ids::ChannelId;
+use gristmill_protocol::jws::TokenError;
 use gristmill_protocol::tokens::TicketClaims;
 use gristmill_protocol::usage::Price;
+use gristmill_transport::coordinator_client::verify_by_any;
 use gristmill_transport::{Clock, CoordinatorCallError, CoordinatorClient};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{Instant, timeout};
@@ -82,6 +84,7 @@ enum OpeningError {
     Coordinator(CoordinatorCallError),
     TimedOut,
     Ticket(String),
+    Distrusted(String),
     File(WalletFileError),
 }
 
@@ -232,6 +235,9 @@ impl Wallet {
     ) -> Result<(Funding, u64), OpeningError> {
         let tokens = scope.output_tokens();
         let needed = scope.cost_max(price, tokens).unwrap_or(Credits::MAX);
+        if let Some(reason) = &terms.distrust {
+            return Err(OpeningError::Distrusted(reason.clone()));
+        }
         if let Some(request) = self.begun(provider, terms.coordinator, needed) {
             return Ok((self.complete(request, terms).await?, tokens));
         }
@@ -318,7 +324,7 @@ impl Wallet {
                 return Err(OpeningError::from_call(error, request.limit));
             }
         };
-        let claims = self.checked(&answer.ticket, &request, terms)?;
+        let claims = self.checked(&answer.ticket, &request).await?;
         let stored = StoredChannel {
             channel: request.channel,
             coordinator: terms.coordinator,
@@ -352,15 +358,23 @@ impl Wallet {
         Ok(funding)
     }
 
-    /// The ticket's claims, where it is the one that was asked for.
-    fn checked(
+    /// The ticket's claims, where it is the one that was asked for. Where it is signed by an unknown key, the
+    /// coordinator is asked for its keys first.
+    async fn checked(
         &self,
         ticket: &str,
         request: &OpenChannelRequest,
-        terms: &Terms,
     ) -> Result<TicketClaims, OpeningError> {
-        let claims = TicketClaims::verify(ticket, &terms.coordinator, &request.provider, (self.clock)())
-            .map_err(|error| OpeningError::Ticket(error.to_string()))?;
+        let verify = |key: &AccountId| TicketClaims::verify(ticket, key, &request.provider, (self.clock)());
+        let keys = self.client.log_keys().await.map_err(OpeningError::Coordinator)?;
+        let verified = match verify_by_any(&keys, verify) {
+            Err(TokenError::Signature) if self.client.refresh_keys().await => {
+                let keys = self.client.log_keys().await.map_err(OpeningError::Coordinator)?;
+                verify_by_any(&keys, verify)
+            }
+            verified => verified,
+        };
+        let claims = verified.map_err(|error| OpeningError::Ticket(error.to_string()))?;
         let is_ours = claims.sub == self.keypair.account()
             && claims.jti == request.channel
             && claims.limit == request.limit;
@@ -484,6 +498,7 @@ impl OpeningError {
             Self::Ticket(reason) => {
                 ApiFailure::coordinator_unavailable(&format!("its ticket is not valid: {reason}"))
             }
+            Self::Distrusted(reason) => ApiFailure::coordinator_distrusted(&reason),
             Self::File(error) => {
                 tracing::error!(%error, "no channel can be opened");
                 ApiFailure::internal()

@@ -1,39 +1,42 @@
-//! `gristmill coordinator`: serve, grant, balance.
+//! `gristmill coordinator`: everything an operator does.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use gristmill_protocol::coordinator_api::{AccountView, GrantRequest};
 use gristmill_protocol::credits::Credits;
-use gristmill_protocol::identity::{AccountId, Keypair};
-use gristmill_protocol::ids::GrantId;
-use gristmill_transport::coordinator_client::CoordinatorClient;
+use gristmill_protocol::identity::Keypair;
 use gristmill_transport::key_file;
-use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::server::{Coordinator, RunningCoordinator, StartError, signing_key_path};
-use crate::settings::{FileSection, HTTP_PORT, ServeArguments, Settings};
+use crate::server::signing_key_path;
+use crate::settings::{FileSection, HTTP_PORT, ServeArguments};
 
+mod accounts;
+mod backup;
+pub mod ledger;
 mod operator;
+mod rotation;
+mod serve;
+mod statement;
+mod store;
 
-/// The exit code for a configuration that makes no sense.
-const WRONG_CONFIGURATION: u8 = 3;
-/// The exit code of a program that was interrupted (128 and the number of SIGINT).
-const INTERRUPTED: u8 = 130;
+pub use accounts::{BalanceArguments, FreezeArguments, GrantArguments};
+pub use backup::{BackupArguments, RestoreArguments};
+pub use rotation::RotateKeyArguments;
+pub use statement::StatementArguments;
+pub use store::{MigrateArguments, VerifyArguments};
 
 /// What an operator does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Settle credits for a network, until Ctrl-C
     #[command(
-        after_help = "Example:\n  gristmill coordinator serve --starter-grant 2.5 --starter-daily-budget 500"
+        after_help = "Examples:\n  gristmill coordinator serve --starter-grant 2.5 --starter-daily-budget 500\n  \
+                            gristmill coordinator serve --store postgres://gristmill_service@db.example/mill"
     )]
-    Serve(ServeArguments),
+    Serve(Box<ServeArguments>),
     /// Issue credits to an account, through the running coordinator
     #[command(
         after_help = "Example:\n  gristmill coordinator grant 12D3KooW… 25 --reason 'thanks for the GPU'\n\n\
@@ -44,32 +47,56 @@ pub enum Command {
     /// Show what an account has, as the running coordinator knows it
     #[command(after_help = "Example:\n  gristmill coordinator balance 12D3KooW…")]
     Balance(BalanceArguments),
-}
-
-/// The arguments of `gristmill coordinator grant`.
-#[derive(Debug, Args)]
-pub struct GrantArguments {
-    /// Who is given
-    account: AccountId,
-    /// How many credits, such as 25 or 0.5
-    amount: Credits,
-    /// Why, for the journal
-    #[arg(long, default_value = "")]
-    reason: String,
-    /// The name of the grant, to repeat one [default: drawn at random and printed]
-    #[arg(long, value_name = "32 HEX DIGITS")]
-    id: Option<GrantId>,
-    #[command(flatten)]
-    place: CoordinatorPlace,
-}
-
-/// The arguments of `gristmill coordinator balance`.
-#[derive(Debug, Args)]
-pub struct BalanceArguments {
-    /// Whose [default: the coordinator's own]
-    account: Option<AccountId>,
-    #[command(flatten)]
-    place: CoordinatorPlace,
+    /// Freeze an account: it opens no more channels and none is opened for it
+    #[command(
+        after_help = "Example:\n  gristmill coordinator freeze 12D3KooW… --reason 'stolen key, ticket 17'\n\n\
+                            What the account promised before is still paid, because others have served it on that \
+                            promise, and it can still earn on channels that are open. The reason stands in the \
+                            journal for ever."
+    )]
+    Freeze(FreezeArguments),
+    /// End the freezing of an account
+    #[command(
+        after_help = "Example:\n  gristmill coordinator unfreeze 12D3KooW… --reason 'owner has a new key'"
+    )]
+    Unfreeze(FreezeArguments),
+    /// Write what moved on an account, with the balance after each line
+    #[command(after_help = "Examples:\n  gristmill coordinator statement 12D3KooW…\n  \
+                            gristmill coordinator statement 12D3KooW… --from 2026-11-01 --until 2026-12-01 --format csv\n\n\
+                            From the running coordinator; 'gristmill ledger statement' makes the same one offline.")]
+    Statement(StatementArguments),
+    /// Back up a ledger that is kept in a folder, also while the coordinator runs
+    #[command(after_help = "Examples:\n  gristmill coordinator backup /mnt/backup/mill\n  \
+                            gristmill coordinator backup /mnt/backup/mill --include-key\n\n\
+                            A folder with an earlier backup of the same ledger gets what is new. What was written is \
+                            read back and verified. A ledger in PostgreSQL is backed up with PostgreSQL's own tools.")]
+    Backup(BackupArguments),
+    /// Restore a backup where no ledger is, after auditing all of it
+    #[command(
+        after_help = "Example:\n  gristmill coordinator restore /mnt/backup/mill --checkpoint https://mill.example\n\n\
+                            An old backup must not be started: the coordinator would sign another history for sizes \
+                            that nodes and clients have seen, which they prove to everybody. --checkpoint holds the \
+                            backup against the newest checkpoint that was published; any node or mirror has it."
+    )]
+    Restore(RestoreArguments),
+    /// Check the whole ledger where it is kept: records, signatures, balances, Merkle roots, key
+    #[command(after_help = "Examples:\n  gristmill coordinator verify\n  \
+                            gristmill coordinator verify --store postgres://gristmill_service@db.example/mill")]
+    Verify(VerifyArguments),
+    /// Make or update the tables of a ledger in PostgreSQL, as their owner
+    #[command(
+        after_help = "Examples:\n  gristmill coordinator migrate --store postgres://mill_owner@db.example/mill\n  \
+                            gristmill coordinator migrate --store postgres://mill_owner@db.example/mill --dry-run\n\n\
+                            Run it as the role that is to own the tables. Coordinators then use the service's role, \
+                            which can add entries but neither change nor remove any."
+    )]
+    Migrate(MigrateArguments),
+    /// Hand the signing key over to a new one, while no coordinator runs on the ledger
+    #[command(after_help = "Example:\n  gristmill coordinator rotate-key\n\n\
+                            The hand-over is an entry of the ledger, signed by both keys, so that nodes and clients \
+                            follow it. What the old key signed can be checked for ever; its secret is gone. \
+                            Interrupted, it is finished by the next start or by the same command.")]
+    RotateKey(RotateKeyArguments),
 }
 
 /// Where the running coordinator is.
@@ -97,197 +124,24 @@ pub async fn run(
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(arguments) => serve(arguments, file, data_dir, json).await,
-        Command::Grant(arguments) => grant(arguments, &file, data_dir, json).await,
-        Command::Balance(arguments) => balance(arguments, &file, data_dir, json).await,
+        Command::Serve(arguments) => serve::serve(*arguments, file, data_dir, json).await,
+        Command::Grant(arguments) => accounts::grant(arguments, &file, data_dir, json).await,
+        Command::Balance(arguments) => accounts::balance(arguments, &file, data_dir, json).await,
+        Command::Freeze(arguments) => accounts::freeze(arguments, true, &file, data_dir, json).await,
+        Command::Unfreeze(arguments) => accounts::freeze(arguments, false, &file, data_dir, json).await,
+        Command::Statement(arguments) => statement::statement(arguments, &file, data_dir, json).await,
+        Command::Backup(arguments) => backup::back_up(arguments, &file, data_dir, json).await,
+        Command::Restore(arguments) => backup::restore(arguments, data_dir, json).await,
+        Command::Verify(arguments) => store::verify(arguments, file, data_dir, json).await,
+        Command::Migrate(arguments) => store::migrate(arguments, file, json).await,
+        Command::RotateKey(arguments) => rotation::rotate_key(arguments, file, data_dir, json).await,
     }
-}
-
-async fn serve(
-    arguments: ServeArguments,
-    file: FileSection,
-    data_dir: &Path,
-    json: bool,
-) -> anyhow::Result<ExitCode> {
-    let settings = match Settings::resolve(arguments, file) {
-        Ok(settings) => settings,
-        Err(error) => return wrong_configuration(&error),
-    };
-    let shutdown = CancellationToken::new();
-    // Signals are caught before anything is opened, so that none comes in between.
-    let mut signals = Signals::catch().context("signals can't be caught")?;
-    let running = match Coordinator::start(settings.clone(), data_dir, shutdown.clone()).await {
-        Ok(running) => running,
-        Err(error @ (StartError::Settings(_) | StartError::Address { .. })) => {
-            return wrong_configuration(&error);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    announce(&running, &settings, json)?;
-    let ended = running.wait();
-    tokio::pin!(ended);
-    tokio::select! {
-        ended = &mut ended => ended?,
-        () = signals.next() => {
-            writeln!(io::stderr(), "Stopping; once more to stop at once.")?;
-            shutdown.cancel();
-            tokio::select! {
-                ended = &mut ended => ended?,
-                () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
-            }
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn wrong_configuration(error: &dyn std::error::Error) -> anyhow::Result<ExitCode> {
-    writeln!(io::stderr(), "gristmill: {error}")?;
-    Ok(ExitCode::from(WRONG_CONFIGURATION))
-}
-
-/// Says where everything is: people on stderr, programs on stdout.
-fn announce(running: &RunningCoordinator, settings: &Settings, json: bool) -> io::Result<()> {
-    let (url, bootstrap) = (running.http_url(), running.bootstrap_addresses());
-    let ledger = running.ledger_directory().display().to_string();
-    if json {
-        let line = json!({
-            "account": running.account(), "http": url, "bootstrap": bootstrap, "ledger": ledger,
-        });
-        return writeln!(io::stdout(), "{line}");
-    }
-    let mut stderr = io::stderr().lock();
-    writeln!(stderr, "Coordinator of the network '{}'", settings.name)?;
-    writeln!(stderr, "  address    {url}")?;
-    writeln!(stderr, "  account    {}", running.account())?;
-    for address in &bootstrap {
-        writeln!(stderr, "  bootstrap  {address}")?;
-    }
-    writeln!(stderr, "  ledger     {ledger}")?;
-    writeln!(
-        stderr,
-        "  fee        {}.{:02} %",
-        settings.fee_basis_points / 100,
-        settings.fee_basis_points % 100
-    )?;
-    if !settings.starter_grant.is_zero() {
-        let (grant, budget) = (
-            plain(settings.starter_grant),
-            plain(settings.starter_daily_budget),
-        );
-        writeln!(
-            stderr,
-            "  starters   {grant} credits each, at most {budget} a day"
-        )?;
-    }
-    if !settings.http_listen.ip().is_loopback() {
-        writeln!(
-            stderr,
-            "The address is open to others: put a proxy with TLS in front of it."
-        )?;
-    }
-    writeln!(stderr, "Stop with Ctrl-C.")
-}
-
-async fn grant(
-    arguments: GrantArguments,
-    file: &FileSection,
-    data_dir: &Path,
-    json: bool,
-) -> anyhow::Result<ExitCode> {
-    let GrantArguments {
-        account,
-        amount,
-        reason,
-        id,
-        place,
-    } = arguments;
-    let client = operator_client(&place, file, data_dir)?;
-    let grant = id.map_or_else(random_grant_id, Ok)?;
-    let request = GrantRequest {
-        grant,
-        account,
-        amount,
-        reason,
-    };
-    let view = client.grant(&request).await.with_context(|| {
-        format!("grant {grant} is not confirmed; to repeat it safely, add --id {grant} to the same command")
-    })?;
-    if json {
-        let line = json!({
-            "grant": grant, "account": account, "amount": amount, "available": view.available, "held": view.held,
-        });
-        writeln!(io::stdout(), "{line}")?;
-    } else {
-        writeln!(
-            io::stdout(),
-            "Granted {} credits to {account} (grant {grant}).",
-            plain(amount)
-        )?;
-        print_account(&view)?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn balance(
-    arguments: BalanceArguments,
-    file: &FileSection,
-    data_dir: &Path,
-    json: bool,
-) -> anyhow::Result<ExitCode> {
-    let BalanceArguments { account, place } = arguments;
-    let keypair = operator_key(data_dir)?;
-    let account = account.unwrap_or_else(|| keypair.account());
-    let view = operator::account_view(&place.url(file), &keypair, account).await?;
-    if json {
-        writeln!(io::stdout(), "{}", serde_json::to_string(&view)?)?;
-    } else {
-        print_account(&view)?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn print_account(view: &AccountView) -> io::Result<()> {
-    let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
-    if !io::stdout().is_terminal() {
-        table.force_no_tty();
-    }
-    table.set_header(["ACCOUNT", "AVAILABLE", "HELD", "STARTER GRANT"]);
-    let starter = if view.starter_granted { "given" } else { "-" };
-    table.add_row([
-        view.account.to_string(),
-        plain(view.available),
-        plain(view.held),
-        starter.to_owned(),
-    ]);
-    for column in [1, 2] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(comfy_table::CellAlignment::Right);
-        }
-    }
-    writeln!(io::stdout(), "{}", table.trim_fmt())
 }
 
 /// An amount without the zeros at its end.
 fn plain(amount: Credits) -> String {
     let text = amount.to_string();
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// A client that signs with the operator's key, which only the machine of the coordinator has.
-fn operator_client(
-    place: &CoordinatorPlace,
-    file: &FileSection,
-    data_dir: &Path,
-) -> anyhow::Result<CoordinatorClient> {
-    let keypair = operator_key(data_dir)?;
-    let account = keypair.account();
-    Ok(CoordinatorClient::new(
-        &place.url(file),
-        Some(account),
-        keypair,
-        Clock::system().for_mesh(),
-    )?)
 }
 
 fn operator_key(data_dir: &Path) -> anyhow::Result<Keypair> {
@@ -318,50 +172,27 @@ fn configured_url(file: &FileSection) -> String {
     }
 }
 
-fn random_grant_id() -> anyhow::Result<GrantId> {
-    let mut bytes = [0; 16];
+fn random_bytes<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
     getrandom::fill(&mut bytes).context("the system gives no randomness")?;
-    Ok(GrantId::from_bytes(bytes))
+    Ok(bytes)
 }
 
-/// What tells the program to end.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
+/// Runs what blocks on a thread where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await?
 }
 
-#[cfg(unix)]
-impl Signals {
-    fn catch() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+/// Prints facts: aligned lines for people.
+fn print_facts(facts: &[(&str, String)]) -> io::Result<()> {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut stdout = io::stdout().lock();
+    for (name, value) in facts {
+        writeln!(stdout, "{name:width$}  {value}")?;
     }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-impl Signals {
-    fn catch() -> io::Result<Self> {
-        Ok(Self {})
-    }
-
-    async fn next(&mut self) {
-        // Where Ctrl-C can't be caught the system ends the program by itself.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
-    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use crate::service::Service;
 mod answer;
 mod layers;
 mod listener;
+mod log_routes;
+mod operator_routes;
 pub(crate) mod routes;
 mod signed_call;
 

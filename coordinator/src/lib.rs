@@ -19,14 +19,19 @@
     )
 )]
 
+mod announcer;
 pub mod cli;
 pub mod clock;
 pub mod core;
 mod downtime;
 mod http;
+pub mod log_keeper;
+pub mod rotation;
 pub mod server;
 mod service;
 pub mod settings;
+pub mod signers;
+pub mod store_verification;
 mod sweeper;
 
 pub use server::{Coordinator, RunningCoordinator, StartError, StopError};

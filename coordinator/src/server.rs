@@ -7,24 +7,31 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gristmill_ledger::entry::{Entry, Started};
-use gristmill_ledger::ledger::{Ledger, LedgerOptions, OpenError, PostError, ReadError, ShutdownError};
-use gristmill_protocol::credits::Credits;
+use gristmill_ledger::Ledger;
+use gristmill_ledger::store::postgres::ConnectError;
+use gristmill_ledger::store::{OpenError, ReadError, ShutdownError};
 use gristmill_protocol::identity::{AccountId, Keypair};
-use gristmill_transport::key_file::{self, KeyFileError};
+use gristmill_transport::key_file::KeyFileError;
 use gristmill_transport::mesh::{Mesh, MeshConfig, MeshError, Multiaddr};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::announcer;
 use crate::clock::Clock;
-use crate::core::starter_budget::StarterBudget;
-use crate::downtime::{Heartbeat, downtime_ms};
+use crate::downtime::{self, DowntimeError, Heartbeat};
 use crate::http::{self, BoundedListener};
-use crate::service::{Service, starter_granted_today};
-use crate::settings::{Settings, SettingsError};
+use crate::log_keeper::{self, LogKeeperError};
+use crate::rotation::RotationError;
+use crate::service::Service;
+use crate::settings::{Settings, SettingsError, StoreSetting};
+use crate::signers::{Signers, SignersError};
 use crate::sweeper;
+
+mod opening;
+
+pub use opening::open_ledger;
 
 /// The folder of the coordinator within the data directory.
 pub const DIRECTORY_NAME: &str = "coordinator";
@@ -74,12 +81,36 @@ pub enum StartError {
         /// Why.
         source: Box<OpenError>,
     },
+    /// The ledger's database can't be used.
+    #[error(transparent)]
+    Database(#[from] Box<ConnectError>),
+    /// The ledger is signed for, and the key is not here.
+    #[error(
+        "this ledger is signed by {signer}, but there is no key at {path}: copy the signing.key of the coordinator \
+         that keeps this ledger, with mode 0600, or restore it from a backup made with --include-key",
+        path = path.display()
+    )]
+    NoKey {
+        /// Where the key should be.
+        path: PathBuf,
+        /// Who signs for the ledger.
+        signer: String,
+    },
+    /// The key here does not sign for this ledger.
+    #[error(transparent)]
+    Signers(#[from] SignersError),
+    /// A hand-over of the signing key can't be finished.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
+    /// The ledger's Merkle log can't be kept.
+    #[error(transparent)]
+    Log(#[from] LogKeeperError),
     /// The ledger can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The record of the start could not be written.
     #[error("the ledger does not take the record of this start: {0}")]
-    Record(#[source] PostError),
+    Record(String),
     /// Somebody listens there already.
     #[error(
         "{address} is in use, maybe by another coordinator; stop that program, or choose another address with \
@@ -148,17 +179,23 @@ impl Coordinator {
     ) -> Result<RunningCoordinator, StartError> {
         settings.check()?;
         let mesh_config = mesh_config(&settings)?;
-        let keypair = load_key(data_directory.to_owned()).await?;
         // The ledger first: its lock keeps a second coordinator from touching anything.
-        let ledger = open_ledger(ledger_directory(data_directory)).await?;
-        let parts = Parts {
-            keypair,
-            settings,
-            mesh_config,
-            ledger: ledger.clone(),
-            clock,
+        let ledger = open_ledger(&settings.store, data_directory).await?;
+        let opened = opening::open_key(&ledger, data_directory).await;
+        let started = match opened {
+            Ok((keypair, signers)) => {
+                let parts = Parts {
+                    keypair,
+                    signers,
+                    settings,
+                    mesh_config,
+                    ledger: ledger.clone(),
+                    clock,
+                };
+                parts.start(data_directory, shutdown.child_token()).await
+            }
+            Err(error) => Err(error),
         };
-        let started = parts.start(data_directory, shutdown.child_token()).await;
         if started.is_err()
             && let Err(error) = ledger.shutdown().await
         {
@@ -171,6 +208,7 @@ impl Coordinator {
 /// What is there once the ledger is open.
 struct Parts {
     keypair: Keypair,
+    signers: Signers,
     settings: Settings,
     mesh_config: MeshConfig,
     ledger: Ledger,
@@ -185,11 +223,17 @@ impl Parts {
     ) -> Result<RunningCoordinator, StartError> {
         let Self {
             keypair,
+            signers,
             settings,
             mesh_config,
             ledger,
             clock,
         } = self;
+        let ledger_place = match &settings.store {
+            StoreSetting::Embedded => ledger_directory(data_directory).display().to_string(),
+            StoreSetting::Postgres(url) => url.to_string(),
+        };
+        let is_shared = settings.store != StoreSetting::Embedded;
         let address = settings.http_listen;
         let listener = listen(address).await?;
         let http_address = listener
@@ -198,24 +242,34 @@ impl Parts {
         // A coordinator takes no jobs: dropping the incoming ones refuses them.
         let (mesh, _) = Mesh::start(&keypair, mesh_config, clock.for_mesh()).await?;
         let heartbeat = Heartbeat::new(&data_directory.join(DIRECTORY_NAME), clock.clone());
-        let starter = starter_budget(&settings, &ledger, clock.now_ms()).await?;
+        let log = log_keeper::open(&ledger, &keypair, &signers).await?;
+        let announcer =
+            announcer::start(&mesh, &log, &signers, stopping.clone()).map_err(LogKeeperError::from)?;
         let service = Arc::new(Service::new(
-            keypair,
+            signers,
             settings,
             ledger,
+            log,
             mesh.clone(),
             clock.clone(),
-            starter,
             stopping.clone(),
         ));
-        record_start(&service, &heartbeat, &clock).await?;
+        downtime::record_start(&service, &heartbeat, &clock)
+            .await
+            .map_err(|error: DowntimeError| StartError::Record(error.to_string()))?;
         let running = RunningCoordinator {
             account: service.operator(),
             http_address,
             ledger_directory: ledger_directory(data_directory),
+            ledger_place,
             http: spawn_http(listener, &service, stopping.clone()),
             sweeper: tokio::spawn(sweeper::run(service.clone(), stopping.clone())),
-            heartbeat: tokio::spawn(heartbeat.run(stopping.clone())),
+            announcer,
+            log_keeper: tokio::spawn(log_keeper::run(service.clone(), stopping.clone())),
+            heartbeat: match is_shared {
+                true => tokio::spawn(downtime::run_shared(service.clone(), stopping.clone())),
+                false => tokio::spawn(heartbeat.run(stopping.clone())),
+            },
             mesh,
             service,
             stopping: stopping.clone(),
@@ -232,9 +286,12 @@ pub struct RunningCoordinator {
     account: AccountId,
     http_address: SocketAddr,
     ledger_directory: PathBuf,
+    ledger_place: String,
     http: JoinHandle<io::Result<()>>,
     sweeper: JoinHandle<()>,
-    heartbeat: JoinHandle<()>,
+    log_keeper: JoinHandle<()>,
+    announcer: JoinHandle<()>,
+    heartbeat: JoinHandle<io::Result<()>>,
     mesh: Mesh,
     service: Arc<Service>,
     stopping: CancellationToken,
@@ -266,10 +323,16 @@ impl RunningCoordinator {
         self.service.bootstrap_addresses()
     }
 
-    /// Where the ledger is.
+    /// The folder of a ledger that is kept in one.
     #[must_use]
     pub fn ledger_directory(&self) -> &Path {
         &self.ledger_directory
+    }
+
+    /// Where the ledger is, for people: a folder, or a database without its password.
+    #[must_use]
+    pub fn ledger_place(&self) -> &str {
+        &self.ledger_place
     }
 
     /// Waits until the coordinator is told to end, or a part of it fails; then ends it in order.
@@ -283,7 +346,8 @@ impl RunningCoordinator {
             () = self.stopping.cancelled() => None,
             ended = &mut self.http => Some(failure("the HTTP interface", flatten(ended))),
             ended = &mut self.sweeper => Some(failure("the sweeper of expired channels", ended.map_err(io::Error::other))),
-            ended = &mut self.heartbeat => Some(failure("the heartbeat", ended.map_err(io::Error::other))),
+            ended = &mut self.log_keeper => Some(failure("the keeper of the Merkle log", ended.map_err(io::Error::other))),
+            ended = &mut self.heartbeat => Some(failure("the heartbeat", flatten(ended))),
         };
         let stopped = self.stop().await;
         failed.map_or(stopped, Err)
@@ -305,6 +369,14 @@ impl RunningCoordinator {
         end("the HTTP interface", &mut self.http, DRAIN_TIMEOUT).await;
         end("the sweeper", &mut self.sweeper, STOP_TIMEOUT).await;
         end("the heartbeat", &mut self.heartbeat, STOP_TIMEOUT).await;
+        end("the announcer of checkpoints", &mut self.announcer, STOP_TIMEOUT).await;
+        end("the keeper of the Merkle log", &mut self.log_keeper, STOP_TIMEOUT).await;
+        if tokio::time::timeout(STOP_TIMEOUT, log_keeper::finish(&self.service))
+            .await
+            .is_err()
+        {
+            tracing::warn!("not all records are in the Merkle log yet; the next start goes on with it");
+        }
         if tokio::time::timeout(STOP_TIMEOUT, self.mesh.shutdown())
             .await
             .is_err()
@@ -361,50 +433,6 @@ fn multiaddresses(setting: &'static str, texts: &[String]) -> Result<Vec<Multiad
     texts.iter().map(parse).collect()
 }
 
-async fn load_key(data_directory: PathBuf) -> Result<Keypair, StartError> {
-    let path = signing_key_path(&data_directory);
-    Ok(blocking(move || key_file::load_or_create(&path)).await?)
-}
-
-async fn open_ledger(directory: PathBuf) -> Result<Ledger, StartError> {
-    let place = directory.clone();
-    blocking(move || Ledger::open(&place, &LedgerOptions::default()))
-        .await
-        .map_err(|source| StartError::Ledger {
-            directory,
-            source: Box::new(source),
-        })
-}
-
-/// Runs what blocks on a thread where it may. A panic there goes on here.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Blocking tasks are only cancelled with the runtime, which this one runs on.
-            Err(_) => std::future::pending().await,
-        },
-    }
-}
-
-async fn starter_budget(
-    settings: &Settings,
-    ledger: &Ledger,
-    now_ms: u64,
-) -> Result<StarterBudget, ReadError> {
-    let given = match settings.starter_grant.is_zero() {
-        true => Credits::ZERO,
-        false => starter_granted_today(ledger, now_ms).await?,
-    };
-    Ok(StarterBudget::new(
-        settings.starter_grant,
-        settings.starter_daily_budget,
-        given,
-        now_ms,
-    ))
-}
-
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address)
         .await
@@ -412,18 +440,6 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
             io::ErrorKind::AddrInUse => StartError::HttpAddressInUse { address },
             _ => StartError::Http { address, source },
         })
-}
-
-/// Gives every open channel the time in which it could not be redeemed.
-async fn record_start(service: &Service, heartbeat: &Heartbeat, clock: &Clock) -> Result<(), StartError> {
-    let last_record_ms = Some(service.ledger.last_time_ms()).filter(|time_ms| *time_ms > 0);
-    let downtime_ms = downtime_ms(heartbeat.last_ms(), last_record_ms, clock.now_ms());
-    if downtime_ms == 0 {
-        return Ok(());
-    }
-    tracing::info!(downtime_ms, "open channels are extended by the downtime");
-    let posted = service.post(Entry::Started(Started { downtime_ms })).await;
-    posted.map(|_| ()).map_err(StartError::Record)
 }
 
 fn spawn_http(

@@ -2,10 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use gristmill_ledger::Ledger;
 use gristmill_ledger::entry::Entry;
-use gristmill_ledger::ledger::{Ledger, PostError};
+use gristmill_ledger::log::Log;
 use gristmill_ledger::outcome::Posted;
-use gristmill_protocol::coordinator_api::{Jwk, JwkSet, NetworkInfo};
+use gristmill_ledger::store::{PostError, ReadError};
+use gristmill_protocol::coordinator_api::NetworkInfo;
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::ids::ChannelId;
 use gristmill_protocol::tokens::Call;
@@ -17,28 +19,29 @@ use crate::core::authentication::{AuthenticationError, verify_call};
 use crate::core::channel_policy::ChannelPolicy;
 use crate::core::rejection::Rejection;
 use crate::core::replay_guard::ReplayGuard;
-use crate::core::starter_budget::StarterBudget;
 use crate::settings::Settings;
+use crate::signers::Signers;
 
 mod accounts;
 mod channels;
 mod listings;
+mod log;
+mod operator;
 mod settlement;
-mod starter_history;
 
 use listings::SharedAnswer;
-pub(crate) use starter_history::starter_granted_today;
 
 /// Everything that calls need.
 pub(crate) struct Service {
     keypair: Keypair,
+    signers: Signers,
     settings: Settings,
     policy: ChannelPolicy,
     pub(crate) ledger: Ledger,
+    log: Log,
     mesh: Mesh,
     clock: Clock,
     used_tokens: Mutex<ReplayGuard>,
-    starter: Mutex<StarterBudget>,
     listings: Mutex<Option<SharedAnswer>>,
     stopping: CancellationToken,
 }
@@ -54,12 +57,12 @@ impl std::fmt::Debug for Service {
 
 impl Service {
     pub(crate) fn new(
-        keypair: Keypair,
+        signers: Signers,
         settings: Settings,
         ledger: Ledger,
+        log: Log,
         mesh: Mesh,
         clock: Clock,
-        starter: StarterBudget,
         stopping: CancellationToken,
     ) -> Self {
         let policy = ChannelPolicy {
@@ -67,14 +70,15 @@ impl Service {
             life_max_ms: settings.channel_life_max_ms,
         };
         Self {
-            keypair,
+            keypair: log.signer().keypair().clone(),
+            signers,
             settings,
             policy,
             ledger,
+            log,
             mesh,
             clock,
             used_tokens: Mutex::default(),
-            starter: Mutex::new(starter),
             listings: Mutex::default(),
             stopping,
         }
@@ -101,11 +105,22 @@ impl Service {
         }
         self.ledger
             .read_only_reason()
+            .or_else(|| self.log.halted().map(str::to_owned))
             .map_or(Ok(()), |reason| Err(PostError::ReadOnly { reason }.into()))
+    }
+
+    /// The Unix time in milliseconds.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
     }
 
     /// Posts an entry, now. What is not the caller's fault stands in the logs from here on.
     pub(crate) async fn post(&self, entry: Entry) -> Result<Posted, PostError> {
+        // What can't be proved any more is not taken.
+        if let Some(reason) = self.log.halted() {
+            let reason = format!("the Merkle log has halted: {reason}");
+            return Err(PostError::ReadOnly { reason });
+        }
         let posted = self.ledger.post(entry, self.clock.now_ms()).await;
         if let Err(error @ (PostError::ReadOnly { .. } | PostError::Read(_))) = &posted {
             tracing::error!(%error, "the ledger failed");
@@ -114,8 +129,8 @@ impl Service {
     }
 
     /// Open channels whose time is over, at most `limit`.
-    pub(crate) fn expired_channels(&self, limit: usize) -> Vec<ChannelId> {
-        self.ledger.expired_channels(self.clock.now_ms(), limit)
+    pub(crate) async fn expired_channels(&self, limit: usize) -> Result<Vec<ChannelId>, ReadError> {
+        self.ledger.expired_channels(self.clock.now_ms(), limit).await
     }
 
     /// The account that signs tickets and receipts, and is the operator.
@@ -139,6 +154,7 @@ impl Service {
             starter_grant: self.settings.starter_grant,
             channel_limit_max: self.settings.channel_limit_max,
             channel_life_max_ms: self.settings.channel_life_max_ms,
+            log: self.log_info(),
         }
     }
 
@@ -158,12 +174,6 @@ impl Service {
             false => format!("{address}{peer}"),
         };
         self.settings.public_addresses.iter().map(with_peer).collect()
-    }
-
-    pub(crate) fn jwks(&self) -> JwkSet {
-        JwkSet {
-            keys: vec![Jwk::of(&self.operator())],
-        }
     }
 
     fn is_operator(&self, account: &AccountId) -> bool {

@@ -5,12 +5,19 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use clap::Args;
 use gristmill_protocol::credits::{Credits, MICROCREDITS_PER_CREDIT};
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
+
+use crate::core::auditor_key::AuditorKeyHash;
+
+mod store;
+
+pub use store::{StoreArguments, StoreSetting, StoreSettingError, StoreUrl};
 
 /// Port of the coordinator's HTTP interface unless configured otherwise.
 pub const HTTP_PORT: u16 = 7_400;
@@ -62,6 +69,12 @@ pub struct FileSection {
     pub channel_life_max_seconds: Option<u64>,
     /// Whether the mesh peer announces itself and looks for others on the local network (mDNS). Default: false.
     pub mdns: Option<bool>,
+    /// The BLAKE3 hashes, in hexadecimal digits, of the keys of auditors, who may read the log's entries. Default:
+    /// none.
+    pub auditor_key_hashes: Option<Vec<AuditorKeyHash>>,
+    /// Where the ledger is kept: a URL such as `postgres://user@host/database`, without a password. Default: a
+    /// folder in the data directory.
+    pub store: Option<String>,
 }
 
 /// The flags of `gristmill coordinator serve`.
@@ -123,6 +136,18 @@ pub struct ServeArguments {
         default_missing_value = "true"
     )]
     pub mdns: Option<bool>,
+    /// BLAKE3 hash of the key of an auditor, who may read the log's entries (printf %s KEY | b3sum); repeat or
+    /// separate by commas [default: none]
+    #[arg(
+        long = "auditor-key-hash",
+        env = "GRISTMILL_COORDINATOR_AUDITOR_KEY_HASHES",
+        value_name = "HASH",
+        value_delimiter = ','
+    )]
+    pub auditor_key_hashes: Option<Vec<AuditorKeyHash>>,
+    /// Where the ledger is kept.
+    #[command(flatten)]
+    pub store: StoreArguments,
 }
 
 /// Everything a coordinator needs to know before it starts.
@@ -148,6 +173,10 @@ pub struct Settings {
     pub channel_life_max_ms: u64,
     /// Whether the mesh peer uses mDNS.
     pub mdns: bool,
+    /// The hashes of the keys of auditors, who may read the log's entries.
+    pub auditor_key_hashes: Vec<AuditorKeyHash>,
+    /// Where the ledger is kept.
+    pub store: StoreSetting,
 }
 
 /// A setting that makes no sense.
@@ -178,6 +207,9 @@ pub enum SettingsError {
     /// No address to listen on.
     #[error("mesh_listen is empty; name at least one multiaddress such as /ip4/127.0.0.1/udp/7410/quic-v1")]
     MeshListen,
+    /// No such store.
+    #[error(transparent)]
+    Store(Arc<StoreSettingError>),
 }
 
 impl Default for Settings {
@@ -196,6 +228,8 @@ impl Default for Settings {
             channel_limit_max: whole_credits(CHANNEL_LIMIT_MAX_CREDITS),
             channel_life_max_ms: CHANNEL_LIFE_MAX_SECONDS * 1_000,
             mdns: false,
+            auditor_key_hashes: Vec::new(),
+            store: StoreSetting::Embedded,
         }
     }
 }
@@ -253,6 +287,14 @@ impl Settings {
             ),
             channel_life_max_ms: life_seconds * 1_000,
             mdns: arguments.mdns.or(file.mdns).unwrap_or(default.mdns),
+            auditor_key_hashes: arguments
+                .auditor_key_hashes
+                .or(file.auditor_key_hashes)
+                .unwrap_or(default.auditor_key_hashes),
+            store: arguments
+                .store
+                .resolve(file.store)
+                .map_err(|error| SettingsError::Store(Arc::new(error)))?,
         };
         settings.check()?;
         Ok(settings)

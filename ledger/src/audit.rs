@@ -1,8 +1,11 @@
 //! Checking a ledger without trusting it: replays the journal from its first record, verifies every checksum,
-//! sequence, signature and invariant, and holds the index against the result. Changes nothing and takes no lock, so
-//! it can be run while the coordinator is at work.
+//! sequence, signature and invariant, and holds everything else against the result: the index, snapshots, tiles and
+//! checkpoints of the log. Changes nothing and takes no lock, so it can be run while the coordinator is at work.
 
 mod index;
+mod log;
+mod signatures;
+mod snapshots;
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +14,19 @@ use thiserror::Error;
 
 use crate::book::{Book, Totals};
 use crate::digest::Digest;
+use crate::disk::RealDisk;
 use crate::entry::Entry;
-use crate::journal::{self, JournalError, Location, Records};
-use crate::ledger::{self, LEDGER_JOURNAL, ReplayError, journal_directory};
-use crate::record::Record;
+use crate::index::IndexedEntry;
+use crate::journal::{self, JournalError, JournalOptions, Location, Records};
+use crate::record::RecordView;
+use crate::store::{self, LEDGER_JOURNAL, ReplayError, journal_directory};
 use index::IndexCheck;
+use log::LogCheck;
+use signatures::Signatures;
+use snapshots::SnapshotCheck;
 
 pub use index::IndexVerdict;
+pub use log::LogReport;
 
 /// Most problems that are told one by one.
 pub const PROBLEMS_MAX: usize = 100;
@@ -46,6 +55,10 @@ pub struct AuditReport {
     pub unfinished_bytes: u64,
     /// Whether the index agrees with the journal.
     pub index: IndexVerdict,
+    /// Snapshots whose state is the one that the journal leads to.
+    pub snapshots: u64,
+    /// What the files of the Merkle log say.
+    pub log: LogReport,
     /// What is wrong, the first [`PROBLEMS_MAX`].
     pub problems: Vec<Problem>,
     /// How many more problems there are.
@@ -102,9 +115,11 @@ struct Audit {
     journal: PathBuf,
     in_use: bool,
     index: IndexCheck,
+    snapshots: SnapshotCheck,
+    log: LogCheck,
+    signatures: Signatures,
     book: Book,
     segments: u32,
-    vouchers_verified: u64,
     unfinished_bytes: u64,
     problems: Problems,
 }
@@ -129,31 +144,38 @@ impl Problems {
 impl Audit {
     fn new(directory: &Path, journal: PathBuf) -> Self {
         let in_use = journal::is_in_use(&journal);
+        let disk = RealDisk::shared();
         let mut problems = Problems::default();
-        // The index is read before the journal, so that it can't be ahead because of an entry in between.
-        let index = IndexCheck::begin(&ledger::index_directory(directory), in_use, &mut problems);
+        // All this is read before the journal, so that it can't be ahead because of an entry in between.
         Self {
-            journal,
             in_use,
-            index,
+            index: IndexCheck::begin(&*disk, &store::index_directory(directory), in_use, &mut problems),
+            snapshots: SnapshotCheck::begin(&*disk, &store::snapshot_directory(directory), &mut problems),
+            log: LogCheck::begin(disk, &store::log_directory(directory), &mut problems),
+            signatures: Signatures::begin(&journal),
+            journal,
             book: Book::new(),
             segments: 0,
-            vouchers_verified: 0,
             unfinished_bytes: 0,
             problems,
         }
     }
 
     fn replay(&mut self) -> Result<(), AuditError> {
-        let mut records = match Records::read(&self.journal, LEDGER_JOURNAL) {
+        let known = [self.index.newest(), self.snapshots.newest(), self.log.newest()];
+        let options = JournalOptions {
+            known_synced: known.into_iter().max().unwrap_or(0),
+            ..JournalOptions::new(LEDGER_JOURNAL)
+        };
+        let mut records = match Records::read_with(&self.journal, &options) {
             Ok(records) => records,
             Err(error) => return self.journal_problem(error),
         };
         self.segments = records.segments();
-        for found in &mut records {
+        while let Some(found) = records.next_view() {
             match found {
                 Ok((location, record)) => {
-                    if !self.replay_record(location, &record) {
+                    if !self.replay_record(location, record) {
                         return Ok(());
                     }
                 }
@@ -179,14 +201,17 @@ impl Audit {
     }
 
     /// Checks one record; false where what follows it has no meaning any more.
-    fn replay_record(&mut self, location: Location, record: &Record) -> bool {
-        let applied = ledger::decode(location, record).and_then(|entry| {
-            self.check_entry(location, record, &entry);
-            ledger::apply(&mut self.book, location, record, entry)
+    fn replay_record(&mut self, location: Location, record: RecordView<'_>) -> bool {
+        let applied = store::decode(location, record).and_then(|entry| {
+            self.signatures.check(entry.clone(), record.sequence(), location);
+            if let Entry::RotateKey(handover) = &entry {
+                self.log.handover((**handover).clone());
+            }
+            store::apply(&mut self.book, location, record, entry)
         });
         match applied {
             Ok(applied) => {
-                self.index.compare(&applied, &mut self.problems);
+                self.compare(&applied);
                 true
             }
             Err(error) => {
@@ -196,19 +221,22 @@ impl Audit {
         }
     }
 
-    /// What the writer checked when it took the entry: bounds and signatures.
-    fn check_entry(&mut self, location: Location, record: &Record, entry: &Entry) {
-        match entry.clone().check() {
-            Ok(_) => self.vouchers_verified += u64::from(matches!(entry, Entry::Settle(_))),
-            Err(refusal) => self.record_problem(location, record, refusal.to_string()),
+    /// Holds everything beside the journal against an entry.
+    fn compare(&mut self, replayed: &IndexedEntry) {
+        let problems = &mut self.problems;
+        self.index.compare(replayed, problems);
+        self.log.push(replayed.record_hash, problems);
+        if self.snapshots.is_after(replayed.sequence) {
+            let frontier = self.log.frontier(problems).clone();
+            self.snapshots.compare(replayed, &self.book, &frontier, problems);
         }
     }
 
-    fn record_problem(&mut self, location: Location, record: &Record, what: String) {
+    fn record_problem(&mut self, location: Location, record: RecordView<'_>, what: String) {
         self.problems.add(Problem {
             file: journal::segment_path(&self.journal, location.segment),
             offset: Some(location.offset),
-            sequence: Some(record.sequence),
+            sequence: Some(record.sequence()),
             what,
         });
     }
@@ -238,6 +266,19 @@ impl Audit {
                     what,
                 }
             }
+            JournalError::Lost {
+                file,
+                offset,
+                last,
+                known_synced,
+            } => Problem {
+                file,
+                offset: Some(offset),
+                sequence,
+                what: format!(
+                    "the journal ends after record {last}, but record {known_synced} had been synced"
+                ),
+            },
             other => return Err(AuditError::Unreadable(other)),
         };
         self.problems.add(problem);
@@ -254,18 +295,25 @@ impl Audit {
                 what,
             });
         }
-        let index = self.index.finish(self.book.sequence(), &mut self.problems);
+        let last = self.book.sequence();
+        let (vouchers_verified, wrong) = self.signatures.finish();
+        wrong.into_iter().for_each(|problem| self.problems.add(problem));
+        let index = self.index.finish(last, &mut self.problems);
+        let snapshots = self.snapshots.finish(last, &mut self.problems);
+        let log = self.log.finish(&mut self.problems);
         AuditReport {
             clean: self.problems.first.is_empty(),
             records: self.book.sequence(),
             segments: self.segments,
             last_time_ms: self.book.last_time_ms(),
             totals: self.book.totals(),
-            vouchers_verified: self.vouchers_verified,
+            vouchers_verified,
             state_digest: self.book.digest(),
             in_use: self.in_use,
             unfinished_bytes: self.unfinished_bytes,
             index,
+            snapshots,
+            log,
             problems: self.problems.first,
             problems_left_out: self.problems.left_out,
         }

@@ -11,28 +11,30 @@
 //! - nothing but issuance is ever negative (amounts are unsigned and arithmetic is checked).
 
 mod draft;
+mod part;
 mod posting;
+mod snapshot;
 mod state;
+mod touched;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bincode::Encode;
-use gristmill_protocol::codec;
+use bincode::{Decode, Encode};
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
-use gristmill_protocol::ids::{ChannelId, GrantId};
+use gristmill_protocol::ids::{ChannelId, EntryId};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::digest::Digest;
 use crate::entry::CheckedEntry;
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 
 pub use draft::{Changes, Draft};
-pub use state::{Balance, ChannelState, ChannelStatus};
-use state::{Channel, GrantState, Head};
+pub use part::{Part, Scope};
+pub use snapshot::StateError;
+pub use state::{Balance, Channel, ChannelState, ChannelStatus, Head, NamedEntry, Signer};
 pub use verify::BrokenInvariant;
 
 /// The state of all accounts and channels.
@@ -41,13 +43,15 @@ pub struct Book {
     head: Head,
     accounts: BTreeMap<AccountId, Balance>,
     channels: BTreeMap<ChannelId, Channel>,
-    grants: BTreeMap<GrantId, GrantState>,
+    named: BTreeMap<EntryId, NamedEntry>,
     /// Open channels in the order in which they expire; follows from `channels`.
     deadlines: BTreeSet<(i128, ChannelId)>,
+    /// What was loaded, where this is only a part of a book.
+    scope: Option<Scope>,
 }
 
 /// What the accounts hold together, and how many there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
 pub struct Totals {
     /// Credits that exist: how far issuance is below zero.
     pub issued: Credits,
@@ -117,7 +121,23 @@ impl Book {
     /// A place beside the book to try entries on.
     #[must_use]
     pub fn draft(&self) -> Draft<'_> {
-        Draft::new(self)
+        self.draft_from(None, self.no_changes())
+    }
+
+    /// Goes on with a draft that was left at `changes`, which follow `before` where that is not committed yet.
+    #[must_use]
+    pub const fn draft_from<'book>(
+        &'book self,
+        before: Option<&'book Changes>,
+        changes: Changes,
+    ) -> Draft<'book> {
+        Draft::new(self, before, changes)
+    }
+
+    /// No changes yet, to be made to this state.
+    #[must_use]
+    pub const fn no_changes(&self) -> Changes {
+        Changes::of(self.head)
     }
 
     /// Takes over what was tried on a draft of this very state.
@@ -133,13 +153,20 @@ impl Book {
         }
         self.head = changes.head;
         self.accounts.extend(changes.accounts);
-        self.grants.extend(changes.grants);
+        self.named.extend(changes.named);
         for (id, channel) in changes.channels {
-            match channel.deadline() {
-                Some(deadline) => self.deadlines.insert((deadline, id)),
-                None => self.deadlines.remove(&(channel.deadline_when_open(), id)),
-            };
-            self.channels.insert(id, channel);
+            let deadline = (channel.deadline_when_open(), id);
+            let is_open = channel.is_open();
+            let was_open = self
+                .channels
+                .insert(id, channel)
+                .is_some_and(|before| before.is_open());
+            // Most changes are payments, which leave a channel open.
+            if is_open && !was_open {
+                self.deadlines.insert(deadline);
+            } else if was_open && !is_open {
+                self.deadlines.remove(&deadline);
+            }
         }
         Ok(())
     }
@@ -154,6 +181,12 @@ impl Book {
     #[must_use]
     pub const fn last_time_ms(&self) -> u64 {
         self.head.last_time_ms
+    }
+
+    /// What is one for the whole book.
+    #[must_use]
+    pub const fn head(&self) -> &Head {
+        &self.head
     }
 
     /// What the accounts hold together.
@@ -199,24 +232,6 @@ impl Book {
             .map(|(_, id)| *id)
             .take(limit)
             .collect()
-    }
-
-    /// BLAKE3 over the whole state in order. The same entries give the same digest on every machine.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        let mut hasher = blake3::Hasher::new_derive_key("gristmill/ledger/state/1");
-        hasher.update(&codec::encode(&self.head));
-        hash_map(&mut hasher, &self.accounts);
-        hash_map(&mut hasher, &self.channels);
-        hash_map(&mut hasher, &self.grants);
-        Digest::from_bytes(*hasher.finalize().as_bytes())
-    }
-}
-
-fn hash_map<K: Encode, V: Encode>(hasher: &mut blake3::Hasher, map: &BTreeMap<K, V>) {
-    hasher.update(&codec::encode(&u64::try_from(map.len()).unwrap_or(u64::MAX)));
-    for pair in map {
-        hasher.update(&codec::encode(&pair));
     }
 }
 

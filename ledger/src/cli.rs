@@ -1,13 +1,15 @@
 //! `gristmill ledger`: checking a ledger from the command line.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use comfy_table::{ContentArrangement, Table, presets};
+use gristmill_protocol::identity::AccountId;
 
-use crate::audit::{self, AuditReport, IndexVerdict};
+use crate::audit::{self, AuditReport, IndexVerdict, LogReport};
+use crate::statement::{Period, StatementFormat, TimeError, time_from_text, write_journal_statement};
 
 /// What can be done with a ledger's directory.
 #[derive(Debug, Subcommand)]
@@ -23,6 +25,32 @@ pub enum Command {
         /// The coordinator's ledger directory, the one with the folder 'journal' in it
         directory: PathBuf,
     },
+    /// Write what moved on an account, with the balance after each line, from the journal alone
+    ///
+    /// Replays the journal from its first record, needs no running coordinator and changes nothing.
+    #[command(
+        after_help = "Examples:\n  gristmill ledger statement ~/.local/share/gristmill/coordinator/ledger 12D3KooW…\n  \
+                            gristmill ledger statement /mnt/backup/mill/ledger 12D3KooW… --from 2026-11-01 --format csv"
+    )]
+    Statement {
+        /// The coordinator's ledger directory, the one with the folder 'journal' in it
+        directory: PathBuf,
+        /// Whose
+        account: AccountId,
+        /// From this day or time on, in UTC, such as 2026-11-01 or 2026-11-01T08:00:00Z [default: from the beginning]
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        from: Option<u64>,
+        /// Before this day or time, in UTC [default: to the end]
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        until: Option<u64>,
+        /// csv, json or table [default: table, or json with --json]
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<StatementFormat>,
+    },
+}
+
+fn time(text: &str) -> Result<u64, TimeError> {
+    time_from_text(text)
 }
 
 /// Runs a command; `json` asks for one JSON object on standard output instead of a table.
@@ -30,14 +58,41 @@ pub enum Command {
 /// # Errors
 /// Where the ledger or standard output can't be used.
 pub fn run(command: Command, json: bool) -> anyhow::Result<ExitCode> {
-    let Command::Audit { directory } = command;
-    let report = audit::audit(&directory)?;
+    match command {
+        Command::Audit { directory } => print_audit(&audit::audit(&directory)?, json),
+        Command::Statement {
+            directory,
+            account,
+            from,
+            until,
+            format,
+        } => {
+            let period = Period {
+                from_ms: from,
+                until_ms: until,
+            };
+            let format = format.unwrap_or(match json {
+                true => StatementFormat::Json,
+                false => StatementFormat::Table,
+            });
+            let output = BufWriter::new(io::stdout());
+            write_journal_statement(&directory, &account, &period, format, output)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Prints what an audit found, and says how the program ends.
+///
+/// # Errors
+/// Where standard output can't be used.
+pub fn print_audit(report: &AuditReport, json: bool) -> anyhow::Result<ExitCode> {
     let mut output = io::stdout().lock();
     if json {
-        serde_json::to_writer_pretty(&mut output, &report)?;
+        serde_json::to_writer_pretty(&mut output, report)?;
         writeln!(output)?;
     } else {
-        write!(output, "{}", describe(&report))?;
+        write!(output, "{}", describe(report))?;
     }
     output.flush()?;
     Ok(if report.clean {
@@ -77,6 +132,14 @@ fn describe(report: &AuditReport) -> String {
     text
 }
 
+fn checkpoint_of(log: &LogReport) -> String {
+    match (log.published, log.reserved) {
+        (Some(size), _) => format!("of {size} records, signed, with the root of the journal"),
+        (None, Some(size)) => format!("none is shown; a root is reserved for {size} records"),
+        (None, None) => "none yet".to_owned(),
+    }
+}
+
 fn facts_of(report: &AuditReport) -> Vec<(&'static str, String)> {
     let totals = &report.totals;
     let index = match &report.index {
@@ -106,6 +169,15 @@ fn facts_of(report: &AuditReport) -> Vec<(&'static str, String)> {
         ("settled in all", format!("{} credits", totals.settled)),
         ("state digest", report.state_digest.to_string()),
         ("index", index),
+        (
+            "snapshots",
+            format!("{} agree with the journal", report.snapshots),
+        ),
+        (
+            "log",
+            format!("root {} over {} tiles", report.log.root, report.log.tiles),
+        ),
+        ("checkpoint", checkpoint_of(&report.log)),
     ];
     if report.unfinished_bytes > 0 {
         facts.push((

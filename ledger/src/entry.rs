@@ -3,19 +3,25 @@
 use bincode::{Decode, Encode};
 use gristmill_protocol::codec::{self, DecodeError};
 use gristmill_protocol::credits::Credits;
+use gristmill_protocol::handover::SignedHandover;
 use gristmill_protocol::identity::{AccountId, Signed};
-use gristmill_protocol::ids::{ChannelId, GrantId};
+use gristmill_protocol::ids::{ChannelId, EntryId, GrantId};
 use gristmill_protocol::voucher::Voucher;
 use serde::{Deserialize, Serialize};
 
 use crate::refusal::Refusal;
 
-/// Most bytes of a grant's reason.
-pub const GRANT_REASON_MAX_BYTES: usize = 1_024;
+/// Most bytes of the reason of a grant or a freeze.
+pub const REASON_MAX_BYTES: usize = 1_024;
 /// Most bytes of an encoded entry: room for the longest reason and everything else an entry holds.
 pub const ENTRY_MAX_BYTES: usize = 4 * 1_024;
 /// The whole, in basis points (1/10,000): no fee can be higher.
 pub const BASIS_POINTS_MAX: u16 = 10_000;
+
+/// Random bytes before the entry in its record.
+pub type Salt = [u8; SALT_BYTES];
+/// Bytes of a salt.
+pub const SALT_BYTES: usize = 16;
 
 /// One entry. The order of the variants is the journal's format: only ever add at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -30,6 +36,12 @@ pub enum Entry {
     CloseChannel(CloseChannel),
     /// The coordinator is back after an interruption.
     Started(Started),
+    /// An account opens no more channels, and none is opened for it.
+    Freeze(Freeze),
+    /// A frozen account is as others again.
+    Unfreeze(Freeze),
+    /// Another key signs for the coordinator from now on.
+    RotateKey(Box<SignedHandover>),
 }
 
 /// New credits for an account: a transfer from issuance to available. Idempotent by `id`.
@@ -43,8 +55,10 @@ pub struct Grant {
     pub amount: Credits,
     /// On whose account.
     pub kind: GrantKind,
-    /// Why, for the operator's records; at most [`GRANT_REASON_MAX_BYTES`].
+    /// Why, for the operator's records; at most [`REASON_MAX_BYTES`].
     pub reason: String,
+    /// Most that all starter grants of one UTC day may come to, in microcredits; without meaning for other grants.
+    pub starter_daily_budget: Credits,
 }
 
 /// What a grant is given for.
@@ -118,6 +132,20 @@ pub struct Started {
     pub downtime_ms: u64,
 }
 
+/// An account is frozen, or no longer. Idempotent by `id`.
+///
+/// A frozen account opens no channels and none is opened for it; what it promised before is still paid, because
+/// others have served it on that promise.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Freeze {
+    /// The entry's name: the same id never takes effect twice.
+    pub id: EntryId,
+    /// Whose account.
+    pub account: AccountId,
+    /// Why, for everybody who reads the journal; at most [`REASON_MAX_BYTES`] and not empty.
+    pub reason: String,
+}
+
 /// An entry whose own content is valid: bounds hold and a voucher's signature is its signer's.
 ///
 /// Only such an entry can be applied to a [`Book`](crate::book::Book), so none with a forged voucher gets in.
@@ -137,23 +165,64 @@ impl Entry {
                 channel: settle.channel,
             })?;
         }
+        if let Self::RotateKey(handover) = &self {
+            handover.verify()?;
+        }
         Ok(CheckedEntry(self))
     }
 
     fn check_bounds(&self) -> Result<(), Refusal> {
         match self {
             Self::Grant(grant) if grant.amount.is_zero() => Err(Refusal::ZeroAmount),
-            Self::Grant(grant) if grant.reason.len() > GRANT_REASON_MAX_BYTES => {
-                Err(Refusal::ReasonTooLong {
-                    actual_bytes: grant.reason.len(),
-                })
+            Self::Grant(grant) => check_reason(&grant.reason),
+            Self::Freeze(freeze) | Self::Unfreeze(freeze) if freeze.reason.is_empty() => {
+                Err(Refusal::NoReason)
             }
+            Self::Freeze(freeze) | Self::Unfreeze(freeze) => check_reason(&freeze.reason),
             Self::OpenChannel(open) if open.limit.is_zero() => Err(Refusal::ZeroAmount),
             Self::OpenChannel(open) if open.fee_basis_points > BASIS_POINTS_MAX => Err(Refusal::FeeTooHigh {
                 basis_points: open.fee_basis_points,
             }),
             Self::Settle(settle) => settle.check_bounds(),
-            Self::Grant(_) | Self::OpenChannel(_) | Self::CloseChannel(_) | Self::Started(_) => Ok(()),
+            Self::OpenChannel(_) | Self::CloseChannel(_) | Self::Started(_) | Self::RotateKey(_) => Ok(()),
+        }
+    }
+
+    /// The name under which it takes effect once and for ever, where it has one besides its channel's.
+    #[must_use]
+    pub fn name(&self) -> Option<EntryId> {
+        match self {
+            Self::Grant(grant) => Some(grant.id.into()),
+            Self::Freeze(freeze) | Self::Unfreeze(freeze) => Some(freeze.id),
+            Self::OpenChannel(_)
+            | Self::Settle(_)
+            | Self::CloseChannel(_)
+            | Self::Started(_)
+            | Self::RotateKey(_) => None,
+        }
+    }
+
+    /// The channel that it is about.
+    #[must_use]
+    pub const fn channel(&self) -> Option<ChannelId> {
+        match self {
+            Self::OpenChannel(open) => Some(open.channel),
+            Self::Settle(settle) => Some(settle.channel),
+            Self::CloseChannel(close) => Some(close.channel),
+            Self::Grant(_) | Self::Started(_) | Self::Freeze(_) | Self::Unfreeze(_) | Self::RotateKey(_) => {
+                None
+            }
+        }
+    }
+
+    /// The accounts that it names itself; those of its channel, if that exists, are concerned too.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<AccountId> {
+        match self {
+            Self::Grant(grant) => vec![grant.account],
+            Self::OpenChannel(open) => vec![open.consumer, open.provider],
+            Self::Freeze(freeze) | Self::Unfreeze(freeze) => vec![freeze.account],
+            Self::Settle(_) | Self::CloseChannel(_) | Self::Started(_) | Self::RotateKey(_) => Vec::new(),
         }
     }
 
@@ -163,6 +232,26 @@ impl Entry {
         codec::encode(self)
     }
 
+    /// What a record of the ledger holds: a salt, so that nobody can guess the entry from the record's hash, and
+    /// the entry.
+    #[must_use]
+    pub fn encode_salted(&self, salt: &Salt) -> Vec<u8> {
+        let mut content = salt.to_vec();
+        content.extend_from_slice(&self.encode());
+        content
+    }
+
+    /// The entry that a record of the ledger holds.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where the bytes are not exactly a salt and an entry.
+    pub fn decode_salted(content: &[u8]) -> Result<Self, DecodeError> {
+        match content.split_first_chunk::<SALT_BYTES>() {
+            Some((_, entry)) => Self::decode(entry),
+            None => Err(DecodeError::Malformed("shorter than a salt".into())),
+        }
+    }
+
     /// An entry from the bytes that the journal kept.
     ///
     /// # Errors
@@ -170,6 +259,15 @@ impl Entry {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         codec::decode::<Self, ENTRY_MAX_BYTES>(bytes)
     }
+}
+
+fn check_reason(reason: &str) -> Result<(), Refusal> {
+    if reason.len() > REASON_MAX_BYTES {
+        return Err(Refusal::ReasonTooLong {
+            actual_bytes: reason.len(),
+        });
+    }
+    Ok(())
 }
 
 impl Settle {
@@ -226,6 +324,7 @@ mod tests {
             amount: Credits::micro(amount),
             kind: GrantKind::Operator,
             reason: "r".repeat(reason_bytes),
+            starter_daily_budget: Credits::ZERO,
         })
     }
 
@@ -247,11 +346,11 @@ mod tests {
             basis_points: BASIS_POINTS_MAX + 1,
         };
         let reason_too_long = Refusal::ReasonTooLong {
-            actual_bytes: GRANT_REASON_MAX_BYTES + 1,
+            actual_bytes: REASON_MAX_BYTES + 1,
         };
         for (entry, expected) in [
-            (grant(1, GRANT_REASON_MAX_BYTES), Ok(())),
-            (grant(1, GRANT_REASON_MAX_BYTES + 1), Err(reason_too_long)),
+            (grant(1, REASON_MAX_BYTES), Ok(())),
+            (grant(1, REASON_MAX_BYTES + 1), Err(reason_too_long)),
             (grant(0, 0), Err(Refusal::ZeroAmount)),
             (open(1, BASIS_POINTS_MAX), Ok(())),
             (open(1, BASIS_POINTS_MAX + 1), Err(fee_too_high)),
@@ -269,7 +368,7 @@ mod tests {
 
     #[test]
     fn the_longest_entry_fits_its_bound() {
-        let longest = grant(1, GRANT_REASON_MAX_BYTES);
+        let longest = grant(1, REASON_MAX_BYTES);
         assert!(longest.encode().len() <= ENTRY_MAX_BYTES);
         assert_eq!(Entry::decode(&longest.encode()), Ok(longest));
     }

@@ -1,17 +1,24 @@
 //! Finding entries without reading the whole journal. An index holds nothing that can't be rebuilt from the
 //! journal, and is rebuilt from it whenever it is missing, behind, damaged or of another journal.
 
-mod sled_index;
+mod accounts;
+mod comparison;
+mod file_index;
+mod files;
+mod recall;
+mod row;
 
 use bincode::{Decode, Encode};
 use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::log::hash::LogHash;
 use thiserror::Error;
 
-use crate::digest::Digest;
 use crate::journal::Location;
 use crate::outcome::{Effect, Outcome, Posted};
 
-pub use sled_index::SledIndex;
+pub use comparison::Comparison;
+pub use file_index::{FileIndex, ReadRecord};
+pub use files::IndexDamage;
 
 /// Most items of one page of a history.
 pub const PAGE_MAX_ITEMS: usize = 1_000;
@@ -24,7 +31,7 @@ pub struct IndexedEntry {
     /// When it was posted, Unix time in milliseconds.
     pub time_ms: u64,
     /// The hash of its record.
-    pub record_hash: Digest,
+    pub record_hash: LogHash,
     /// Where its record is.
     pub location: Location,
     /// What it did.
@@ -36,8 +43,9 @@ pub struct IndexedEntry {
 pub struct IndexHead {
     /// The newest entry in it.
     pub sequence: u64,
-    /// The hash of that entry's record.
-    pub record_hash: Digest,
+    /// The hash of that entry's record; zeros, which no record has, where the journal has another record in its place
+    /// or none.
+    pub record_hash: LogHash,
     /// Where that record is.
     pub location: Location,
 }
@@ -88,11 +96,11 @@ pub trait Index: Send + Sync {
     /// [`IndexError`]
     fn entry(&self, sequence: u64) -> Result<Option<IndexedEntry>, IndexError>;
 
-    /// The sequence of the entry whose record has this hash.
+    /// Where the record with this sequence is, without reading it.
     ///
     /// # Errors
     /// [`IndexError`]
-    fn sequence_of(&self, record_hash: &Digest) -> Result<Option<u64>, IndexError>;
+    fn location(&self, sequence: u64) -> Result<Option<Location>, IndexError>;
 
     /// Sequences that concern an account, the newest first, below `before` if given, at most `limit`.
     ///

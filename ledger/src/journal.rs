@@ -5,21 +5,35 @@
 //! [`record`].
 //!
 //! On opening, a tail that was being written when the writer stopped is cut off (its bytes are kept beside the
-//! segment), and damage to anything that had been synced stops the opening.
+//! segment), and damage to anything that had been synced stops the opening. Damage at the very end looks like such a
+//! tail. Whoever knows from elsewhere how far the journal had been synced says so
+//! ([`JournalOptions::known_synced`]); then it can't be mistaken.
+//!
+//! Space is written with zeros some way ahead of the records, so that a sync has nothing to do but write them. Zeros
+//! behind the last record mean nothing.
 
+mod check;
 mod files;
+mod preparation;
 mod records;
+mod segment_reader;
+mod segment_writer;
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::disk::{Disk, DiskLock, RealDisk};
 use crate::record::{self, FormatError, JournalKind, Record, SegmentHeader};
 
+pub use check::{Position, SegmentCheck, check, check_from};
+use files::Folder;
 pub(crate) use files::segment_path;
+use preparation::Preparation;
 pub use records::{Records, UnfinishedTail, is_in_use};
+use segment_writer::SegmentWriter;
 
 /// How a journal is kept.
 #[derive(Clone, Debug)]
@@ -28,12 +42,34 @@ pub struct JournalOptions {
     pub kind: JournalKind,
     /// After how many bytes a new segment is begun. A segment can be longer by one batch.
     pub segment_bytes: u64,
+    /// The last record that is known, from elsewhere, to have been synced; 0 where nothing is known. A journal that
+    /// lacks it is damaged, whatever its end looks like.
+    pub known_synced: u64,
+    /// Where it is kept.
+    pub disk: Arc<dyn Disk>,
 }
 
 /// Most bytes of a segment that are read; a longer file is damaged.
 pub const SEGMENT_READ_MAX_BYTES: u64 = 1024 * 1024 * 1024;
 /// After how many bytes a new segment is begun by default.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// How far ahead space is made. More gains nothing, and makes the batch that has to make it wait.
+const ALLOCATE_BYTES: u64 = 256 * 1024;
+/// The memory for writing that is kept between two batches.
+const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
+
+impl JournalOptions {
+    /// A journal of this kind on the machine's disk, in segments of [`SEGMENT_BYTES`].
+    #[must_use]
+    pub fn new(kind: JournalKind) -> Self {
+        Self {
+            kind,
+            segment_bytes: SEGMENT_BYTES,
+            known_synced: 0,
+            disk: RealDisk::shared(),
+        }
+    }
+}
 
 /// Why a journal can't be opened, read or written.
 #[derive(Debug, Error)]
@@ -53,6 +89,21 @@ pub enum JournalError {
         offset: u64,
         /// What is wrong there.
         source: FormatError,
+    },
+    /// The journal ends too early: records that had been synced are gone.
+    #[error(
+        "{file} ends at byte {offset} after record {last}, but record {known_synced} had been written safely. Restore \
+         it from a backup; nothing was changed"
+    )]
+    Lost {
+        /// The last segment.
+        file: PathBuf,
+        /// Where it ends.
+        offset: u64,
+        /// The last record that is there.
+        last: u64,
+        /// A record that was synced: [`JournalOptions::known_synced`].
+        known_synced: u64,
     },
     /// A segment between two others, or the first one, is gone.
     #[error("{file} is missing; restore it from a backup")]
@@ -76,6 +127,14 @@ pub enum JournalError {
     RecordTooLarge {
         /// The size of its content.
         actual_bytes: usize,
+    },
+    /// There is no space. Nothing was written and nothing is lost; it can be tried again.
+    #[error("there is no space left for {path}; free some, and writing goes on")]
+    DiskFull {
+        /// What was to be written.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// An earlier write failed, so what is on the disk is unknown.
     #[error("an earlier write to {directory} failed; free or repair the disk and start again")]
@@ -131,140 +190,127 @@ pub struct CutTail {
 /// A journal that this process writes.
 #[derive(Debug)]
 pub struct Journal {
-    directory: PathBuf,
-    options: JournalOptions,
-    /// Locked as long as this is.
-    _lock: File,
-    file: File,
-    segment: u32,
-    salt: u32,
-    length: u64,
+    folder: Folder,
+    segment_bytes: u64,
+    /// Declared before the lock, so that its thread has ended when the lock is given free.
+    preparation: Option<Preparation>,
+    segment: SegmentWriter,
     next_sequence: u64,
     synced_sequence: u64,
     cut_tail: Option<CutTail>,
+    buffer: Vec<u8>,
     failed: bool,
+    _lock: DiskLock,
 }
 
 impl Journal {
-    /// Opens the journal in `directory`, or begins one, and gives its records from the first on.
+    /// Opens the journal in `directory`, or begins one, and gives its records, from the first on, that are there now.
     ///
     /// The records of all segments but the last are checked when they are read from the iterator.
     ///
     /// # Errors
     /// [`JournalError`]; nothing was changed then.
     pub fn open(directory: &Path, options: JournalOptions) -> Result<(Self, Records), JournalError> {
-        files::create_directory(directory)?;
-        let lock = files::lock(directory)?;
-        let last = match files::last_segment(directory)? {
-            Some(number) => number,
+        let folder = Folder::of(directory, &options);
+        folder.create()?;
+        let lock = folder.lock()?;
+        let mut records = Records::of(folder.clone(), options.known_synced)?;
+        let place = records.read_last_segment()?;
+        let is_torn = !place.tail.is_empty();
+        let cut_tail = is_torn
+            .then(|| folder.keep_tail(place.segment, place.length, &place.tail))
+            .transpose()?;
+        let segment = match &place.header {
+            Some(header) => SegmentWriter::open(&folder, place.segment, header, place.length, is_torn)?,
             None => {
-                files::create_segment(directory, 1, options.kind, 1)?;
-                1
+                let mut begun = SegmentWriter::begin(&folder, place.segment, place.next_sequence, None)?;
+                begun.sync()?;
+                begun
             }
         };
-        let (end, cut_tail) = Self::repair(directory, &options, last)?;
-        let path = segment_path(directory, last);
-        let file = files::open_for_appending(&path)?;
         let journal = Self {
-            directory: directory.to_owned(),
-            options,
-            _lock: lock,
-            file,
-            segment: last,
-            salt: end.salt,
-            length: end.length,
-            next_sequence: end.next_sequence,
-            // Whole records may have been written but not synced by a process that was killed.
-            synced_sequence: end.next_sequence - 1,
+            folder,
+            segment_bytes: options.segment_bytes,
+            preparation: None,
+            segment,
+            next_sequence: place.next_sequence,
+            // Opening has synced what a process that was killed may have left.
+            synced_sequence: place.next_sequence - 1,
             cut_tail,
+            buffer: Vec::new(),
             failed: false,
+            _lock: lock,
         };
-        if journal.cut_tail.is_none() {
-            files::sync(&journal.file, &path)?;
-        }
-        let records = Records::read(directory, journal.options.kind)?;
         Ok((journal, records))
-    }
-
-    /// Finds the end of the last segment and cuts off what was being written behind it.
-    fn repair(
-        directory: &Path,
-        options: &JournalOptions,
-        last: u32,
-    ) -> Result<(records::SegmentEnd, Option<CutTail>), JournalError> {
-        let path = segment_path(directory, last);
-        if files::segment_was_not_finished(&path, options.kind)? {
-            let kept = files::keep_tail(&path, 0)?;
-            let first_sequence = Self::end_of_segment(directory, options, last - 1)?.next_sequence;
-            files::create_segment(directory, last, options.kind, first_sequence)?;
-            return Ok((Self::end_of_segment(directory, options, last)?, kept));
-        }
-        let end = Self::end_of_segment(directory, options, last)?;
-        if end.tail_bytes == 0 {
-            return Ok((end, None));
-        }
-        let cut = files::keep_tail(&path, end.length)?;
-        files::cut(&path, end.length)?;
-        Ok((end, cut))
-    }
-
-    fn end_of_segment(
-        directory: &Path,
-        options: &JournalOptions,
-        number: u32,
-    ) -> Result<records::SegmentEnd, JournalError> {
-        if number == 0 {
-            return Ok(records::SegmentEnd::before_the_first());
-        }
-        records::find_end(directory, number, options.kind)
     }
 
     /// Appends records in this order and says where they are. They are not safe before [`Journal::sync`].
     ///
     /// # Errors
-    /// [`JournalError::RecordTooLarge`], after which the journal is as it was; or what the disk said, after which
-    /// only reading is possible.
+    /// [`JournalError::RecordTooLarge`] and [`JournalError::DiskFull`], after which the journal is as it was and the
+    /// next batch is tried again; or what the disk said, after which only reading is possible.
     pub fn append_batch(&mut self, batch: &[NewRecord]) -> Result<Vec<Location>, JournalError> {
         self.check_usable()?;
-        if let Some(large) = batch
-            .iter()
-            .find(|new| new.content.len() > record::CONTENT_MAX_BYTES)
-        {
+        let too_large = |new: &&NewRecord| new.content.len() > record::CONTENT_MAX_BYTES;
+        if let Some(large) = batch.iter().find(too_large) {
             return Err(JournalError::RecordTooLarge {
                 actual_bytes: large.content.len(),
             });
         }
-        if self.length >= self.options.segment_bytes {
-            self.begin_segment().inspect_err(|_| self.failed = true)?;
+        let appended = self.write_batch(batch);
+        // Only a full disk leaves everything as it was.
+        self.failed |= matches!(&appended, Err(error) if !matches!(error, JournalError::DiskFull { .. }));
+        appended
+    }
+
+    fn write_batch(&mut self, batch: &[NewRecord]) -> Result<Vec<Location>, JournalError> {
+        if self.segment.length() >= self.segment_bytes {
+            self.begin_segment()?;
         }
-        let mut buffer = Vec::new();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let locations = self.encode(batch, &mut buffer);
+        let end = self.segment.length() + wide(buffer.len());
+        let allocate_to = end.saturating_add(ALLOCATE_BYTES).min(self.segment_bytes);
+        self.segment.append(&buffer, allocate_to)?;
+        buffer.shrink_to(BUFFER_KEPT_BYTES);
+        self.buffer = buffer;
+        self.next_sequence += wide(batch.len());
+        Ok(locations)
+    }
+
+    fn encode(&self, batch: &[NewRecord], buffer: &mut Vec<u8>) -> Vec<Location> {
         let mut locations = Vec::with_capacity(batch.len());
         for (new, sequence) in batch.iter().zip(self.next_sequence..) {
             let start = buffer.len();
             record::encode_record(
-                &mut buffer,
-                self.salt,
+                buffer,
+                self.segment.salt(),
                 self.synced_sequence,
                 sequence,
                 new.time_ms,
                 &new.content,
             );
-            let bytes = u32::try_from(buffer.len() - start).unwrap_or(u32::MAX);
             locations.push(Location {
-                segment: self.segment,
-                offset: self.length + wide(start),
-                bytes,
+                segment: self.segment.number(),
+                offset: self.segment.length() + wide(start),
+                bytes: u32::try_from(buffer.len() - start).unwrap_or(u32::MAX),
             });
         }
-        if let Err(source) = self.file.write_all(&buffer) {
-            self.failed = true;
-            // What was written of the batch was never reported; taking it back spares the next start the work.
-            let _ = self.file.set_len(self.length);
-            return Err(self.io("append to", source));
+        locations
+    }
+
+    fn begin_segment(&mut self) -> Result<(), JournalError> {
+        if self.synced_sequence + 1 < self.next_sequence {
+            // A batch in the new segment may claim the old one to be synced.
+            self.sync()?;
         }
-        self.length += wide(buffer.len());
-        self.next_sequence += wide(batch.len());
-        Ok(locations)
+        let number = self.segment.number().saturating_add(1);
+        let ready = self.preparation.take().and_then(Preparation::finish);
+        let begun = SegmentWriter::begin(&self.folder, number, self.next_sequence, ready)?;
+        self.segment.give_space_back();
+        self.segment = begun;
+        Ok(())
     }
 
     /// Returns once everything appended so far is on the disk.
@@ -274,11 +320,12 @@ impl Journal {
     /// reading is possible until the journal is opened anew.
     pub fn sync(&mut self) -> Result<(), JournalError> {
         self.check_usable()?;
-        if let Err(source) = self.file.sync_data() {
-            self.failed = true;
-            return Err(self.io("sync", source));
-        }
+        self.segment.sync().inspect_err(|_| self.failed = true)?;
         self.synced_sequence = self.next_sequence - 1;
+        if self.preparation.is_none() && self.segment.length() >= self.segment_bytes / 2 {
+            let bytes = ALLOCATE_BYTES.min(self.segment_bytes);
+            self.preparation = Some(Preparation::begin(&self.folder, bytes));
+        }
         Ok(())
     }
 
@@ -294,50 +341,50 @@ impl Journal {
         self.cut_tail.as_ref()
     }
 
-    fn begin_segment(&mut self) -> Result<(), JournalError> {
-        // A batch in the new segment may claim the old one to be synced.
-        self.sync()?;
-        let number = self.segment.saturating_add(1);
-        self.salt = files::create_segment(&self.directory, number, self.options.kind, self.next_sequence)?;
-        let path = segment_path(&self.directory, number);
-        self.file = files::open_for_appending(&path)?;
-        self.segment = number;
-        self.length = wide(record::SEGMENT_HEADER_BYTES);
-        Ok(())
-    }
-
     fn check_usable(&self) -> Result<(), JournalError> {
         if self.failed {
             Err(JournalError::Failed {
-                directory: self.directory.clone(),
+                directory: self.folder.directory.clone(),
             })
         } else {
             Ok(())
         }
     }
+}
 
-    fn io(&self, action: &'static str, source: io::Error) -> JournalError {
-        JournalError::Io {
-            action,
-            path: segment_path(&self.directory, self.segment),
-            source,
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if !self.failed {
+            self.segment.give_space_back();
         }
     }
+}
+
+/// Reads one record whose place is known from a journal on the machine's disk.
+///
+/// # Errors
+/// [`JournalError::Damaged`] where no whole record is there, or what the system said.
+pub fn read_at(directory: &Path, kind: JournalKind, location: Location) -> Result<Record, JournalError> {
+    read_at_with(directory, &JournalOptions::new(kind), location)
 }
 
 /// Reads one record whose place is known.
 ///
 /// # Errors
 /// [`JournalError::Damaged`] where no whole record is there, or what the system said.
-pub fn read_at(directory: &Path, kind: JournalKind, location: Location) -> Result<Record, JournalError> {
-    let file = segment_path(directory, location.segment);
+pub fn read_at_with(
+    directory: &Path,
+    options: &JournalOptions,
+    location: Location,
+) -> Result<Record, JournalError> {
+    let folder = Folder::of(directory, options);
     let damaged = |offset, source| JournalError::Damaged {
-        file: file.clone(),
+        file: folder.segment(location.segment),
         offset,
         source,
     };
-    let (header, bytes) = files::read_record_bytes(&file, location)?;
-    let header = SegmentHeader::decode(&header, kind).map_err(|source| damaged(0, source))?;
+    let (header, bytes) = folder.read_record(location)?;
+    let header = SegmentHeader::decode(&header, options.kind).map_err(|source| damaged(0, source))?;
     match record::decode_record(&bytes, header.salt) {
         Some((found, length)) if length == bytes.len() => Ok(found),
         _ => Err(damaged(location.offset, FormatError::NotARecord)),

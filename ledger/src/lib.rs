@@ -11,9 +11,12 @@
 //!   journal/lock            held by the one process that writes
 //!   journal/00000001.log    the truth: records in order, see `journal`
 //!   journal/00000002.log    ... a new segment when the one before is full
+//!   journal/next            space for the segment after the last one; nothing reads it
 //!   journal/*.log.torn-*    bytes of unfinished writes that were cut off at a start; nothing reads them
 //!   index.damaged/          the last index that was of no use; nothing reads it
-//!   index/                  sled; only what follows from the journal, rebuilt from it whenever in doubt
+//!   snapshots/              states of the book, so that a start is short; verified against the journal
+//!   log/                    tiles and checkpoints of the Merkle log, as C2SP tlog-tiles lays them out
+//!   index/                  only what follows from the journal, rebuilt from it whenever in doubt
 //! ```
 #![cfg_attr(
     test,
@@ -27,10 +30,16 @@
 
 #[cfg(feature = "driver")]
 pub mod audit;
+#[cfg(feature = "driver")]
+pub mod backup;
 pub mod book;
 #[cfg(feature = "driver")]
 pub mod cli;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod digest;
+#[cfg(feature = "driver")]
+pub mod disk;
 pub mod entry;
 #[cfg(feature = "driver")]
 pub mod index;
@@ -38,9 +47,19 @@ pub mod index;
 pub mod journal;
 #[cfg(feature = "driver")]
 pub mod ledger;
+#[cfg(feature = "driver")]
+pub mod log;
 pub mod outcome;
 pub mod record;
 pub mod refusal;
+#[cfg(feature = "driver")]
+pub mod snapshot;
+#[cfg(feature = "driver")]
+pub mod statement;
+#[cfg(feature = "driver")]
+pub mod store;
 
 #[cfg(feature = "driver")]
-pub use ledger::{Ledger, LedgerOptions};
+pub use ledger::Ledger;
+#[cfg(feature = "driver")]
+pub use store::{EmbeddedOptions, Store};

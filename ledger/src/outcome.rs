@@ -3,8 +3,9 @@
 use bincode::{Decode, Encode};
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
-use gristmill_protocol::ids::{ChannelId, GrantId};
+use gristmill_protocol::ids::{ChannelId, EntryId, GrantId};
 use gristmill_protocol::job::RequestId;
+use gristmill_protocol::log::hash::LogHash;
 use serde::Serialize;
 
 use crate::digest::Digest;
@@ -58,6 +59,10 @@ pub enum Effect {
     Closed(Closed),
     /// Every open channel can be redeemed longer.
     Extended(Extended),
+    /// An account was frozen, or is no longer.
+    Frozen(Frozen),
+    /// Another key signs from now on.
+    KeyRotated(KeyRotated),
 }
 
 /// An account received new credits.
@@ -137,6 +142,28 @@ pub struct Extended {
     pub downtime_ms: u64,
 }
 
+/// An account was frozen, or is no longer.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Frozen {
+    /// The entry's name.
+    pub entry: EntryId,
+    /// Whose account.
+    pub account: AccountId,
+    /// Whether it is frozen now.
+    pub frozen: bool,
+}
+
+/// Another key signs from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct KeyRotated {
+    /// The first key of the log.
+    pub log: AccountId,
+    /// Who signed until now.
+    pub old: AccountId,
+    /// Who signs from now on.
+    pub new: AccountId,
+}
+
 impl Outcome {
     /// The accounts that this concerns, each once.
     #[must_use]
@@ -146,6 +173,8 @@ impl Outcome {
             Effect::Opened(opened) => (opened.consumer, opened.provider),
             Effect::Settled(settled) => (settled.consumer, settled.provider),
             Effect::Closed(closed) => (closed.consumer, closed.provider),
+            Effect::Frozen(frozen) => return vec![frozen.account],
+            Effect::KeyRotated(rotated) => (rotated.old, rotated.new),
             Effect::Extended(_) => return Vec::new(),
         };
         if first == second {
@@ -165,8 +194,8 @@ pub struct Posted {
     pub sequence: u64,
     /// When it was posted, Unix time in milliseconds.
     pub time_ms: u64,
-    /// BLAKE3 over the record's sequence, time and entry as they are in the journal.
-    pub record_hash: Digest,
+    /// The RFC 6962 leaf hash of the record: of its sequence, time, salt and entry as they are in the journal.
+    pub record_hash: LogHash,
     /// What it did.
     pub outcome: Outcome,
     /// Whether it had been posted before and this is the answer of then. Not part of any receipt.

@@ -1,6 +1,7 @@
 //! The bytes of a journal: segment headers and records. Pure, so that every tool that reads a journal agrees.
 //!
-//! All integers are little-endian. A segment is a header and then records without gaps.
+//! All integers are little-endian. A segment is a header, then records without gaps, then maybe zeros: space that was
+//! made ahead.
 //!
 //! ```text
 //! header   magic "GRSTJRNL" | version u32 | kind 8 bytes | salt u32 | first sequence u64 | crc32c u32
@@ -11,11 +12,12 @@
 //!   starts from the segment's salt, so that content chosen by a stranger can't look like a record.
 //! - `synced` is the last sequence that was known to be on disk when the record was written. It tells a tail that
 //!   was torn while it was being written from damage to what had been acknowledged: see [`classify`].
-//! - The hash of a record is BLAKE3 over `sequence | time_ms | content`: what was agreed, not how it was stored.
+//! - The hash of a record is the RFC 6962 leaf hash of `sequence | time_ms | content`: what was agreed, not how it was
+//!   stored. These bytes are the record's entry in the Merkle log.
 
 use thiserror::Error;
 
-use crate::digest::Digest;
+use gristmill_protocol::log::hash::{LogHash, leaf_hash};
 
 /// The version of the format that this program writes, and the only one that it reads.
 pub const JOURNAL_VERSION: u32 = 1;
@@ -33,6 +35,8 @@ const LENGTH_WITHOUT_CONTENT: usize = 24;
 const CHECKED_FROM: usize = 8;
 /// Where the hashed part begins.
 const HASHED_FROM: usize = 16;
+/// Bytes of sequence and time.
+const HASHED_BEFORE_CONTENT: usize = 16;
 
 /// What a journal is for, so that one can't be opened as another.
 pub type JournalKind = [u8; 8];
@@ -57,8 +61,87 @@ pub struct Record {
     pub time_ms: u64,
     /// What was written.
     pub content: Vec<u8>,
-    /// BLAKE3 over sequence, time and content.
-    pub hash: Digest,
+}
+
+impl Record {
+    /// The record's entry in the Merkle log: what its hash covers.
+    #[must_use]
+    pub fn log_entry(&self) -> Vec<u8> {
+        log_entry(self.sequence, self.time_ms, &self.content)
+    }
+
+    /// The RFC 6962 leaf hash of [`Record::log_entry`].
+    #[must_use]
+    pub fn hash(&self) -> LogHash {
+        leaf_hash(&self.log_entry())
+    }
+
+    /// Reads a [`Record::log_entry`].
+    #[must_use]
+    pub fn from_log_entry(entry: &[u8]) -> Option<Self> {
+        let (sequence, rest) = entry.split_first_chunk()?;
+        let (time_ms, content) = rest.split_first_chunk()?;
+        Some(Self {
+            sequence: u64::from_le_bytes(*sequence),
+            time_ms: u64::from_le_bytes(*time_ms),
+            content: content.to_vec(),
+        })
+    }
+}
+
+/// A record where it lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordView<'bytes> {
+    log_entry: &'bytes [u8],
+}
+
+impl<'bytes> RecordView<'bytes> {
+    /// The record that these bytes are, whose checksum was verified.
+    pub(crate) fn of(record: &'bytes [u8]) -> Self {
+        Self {
+            log_entry: record.get(HASHED_FROM..).unwrap_or_default(),
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        u64::from_le_bytes(array(self.log_entry, 0))
+    }
+
+    /// When it was written, Unix time in milliseconds.
+    #[must_use]
+    pub fn time_ms(&self) -> u64 {
+        u64::from_le_bytes(array(self.log_entry, 8))
+    }
+
+    /// What was written.
+    #[must_use]
+    pub fn content(&self) -> &'bytes [u8] {
+        self.log_entry.get(HASHED_BEFORE_CONTENT..).unwrap_or_default()
+    }
+
+    /// The record's entry in the Merkle log: what its hash covers.
+    #[must_use]
+    pub const fn log_entry(&self) -> &'bytes [u8] {
+        self.log_entry
+    }
+
+    /// The RFC 6962 leaf hash of [`RecordView::log_entry`].
+    #[must_use]
+    pub fn hash(&self) -> LogHash {
+        leaf_hash(self.log_entry)
+    }
+
+    /// A copy.
+    #[must_use]
+    pub fn to_record(&self) -> Record {
+        Record {
+            sequence: self.sequence(),
+            time_ms: self.time_ms(),
+            content: self.content().to_vec(),
+        }
+    }
 }
 
 /// What is wrong with bytes that should be a journal.
@@ -113,9 +196,9 @@ pub enum FormatError {
 /// What follows the last whole record of the last segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tail {
-    /// Nothing.
+    /// Nothing, or zeros.
     Clean,
-    /// The beginning of a record, as a writer leaves it when it is interrupted or not done yet.
+    /// The beginning of a record and zeros, as a writer leaves it when it is interrupted or not done yet.
     Unfinished,
     /// Bytes that are no record, all of which may have been on their way to the disk when power was lost.
     Torn,
@@ -203,15 +286,18 @@ pub fn encode_record(
     buffer[start + 4..start + CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
 }
 
+fn log_entry(sequence: u64, time_ms: u64, content: &[u8]) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(HASHED_BEFORE_CONTENT + content.len());
+    entry.extend_from_slice(&sequence.to_le_bytes());
+    entry.extend_from_slice(&time_ms.to_le_bytes());
+    entry.extend_from_slice(content);
+    entry
+}
+
 /// The hash that a record of this content has.
 #[must_use]
-pub fn record_hash(sequence: u64, time_ms: u64, content: &[u8]) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(&sequence.to_le_bytes())
-        .update(&time_ms.to_le_bytes())
-        .update(content);
-    Digest::from_bytes(*hasher.finalize().as_bytes())
+pub fn record_hash(sequence: u64, time_ms: u64, content: &[u8]) -> LogHash {
+    leaf_hash(&log_entry(sequence, time_ms, content))
 }
 
 /// The bytes of the record that begins here, its checksum verified; `None` where there is none.
@@ -230,28 +316,31 @@ fn announced_bytes(bytes: &[u8]) -> Option<usize> {
     possible.then_some(CHECKED_FROM + length)
 }
 
+/// Finds the record that begins here, and how many bytes it has; `None` where there is no whole, undamaged one.
+#[must_use]
+pub fn view_record(bytes: &[u8], salt: u32) -> Option<(RecordView<'_>, usize)> {
+    let record = whole_record(bytes, salt)?;
+    Some((RecordView::of(record), record.len()))
+}
+
 /// Reads the record that begins here, and how many bytes it has; `None` where there is no whole, undamaged one.
 #[must_use]
 pub fn decode_record(bytes: &[u8], salt: u32) -> Option<(Record, usize)> {
-    let record = whole_record(bytes, salt)?;
-    let decoded = Record {
-        sequence: sequence(record),
-        time_ms: u64::from_le_bytes(array(record, 24)),
-        content: record[RECORD_HEADER_BYTES..].to_vec(),
-        hash: Digest::of(&record[HASHED_FROM..]),
-    };
-    Some((decoded, record.len()))
+    let (record, length) = view_record(bytes, salt)?;
+    Some((record.to_record(), length))
 }
 
 /// What the bytes from `offset` on are, where no whole record `expected` begins.
 ///
-/// A record further on that knows `expected` to be synced shows that `expected` was there and has been damaged
+/// Zeros to the end are space that was made ahead. Before them:
+/// a record further on that knows `expected` to be synced shows that `expected` was there and has been damaged
 /// since. Without such a record, everything from `offset` on belongs to writes that were never reported as synced,
 /// and a disk may have kept any part of them.
 #[must_use]
 pub fn classify(bytes: &[u8], offset: usize, salt: u32, expected: u64) -> Tail {
     let rest = bytes.get(offset..).unwrap_or_default();
-    if rest.is_empty() {
+    let used = without_zeros(rest);
+    if used == 0 {
         return Tail::Clean;
     }
     if let Some(record) = whole_record(rest, salt) {
@@ -260,22 +349,56 @@ pub fn classify(bytes: &[u8], offset: usize, salt: u32, expected: u64) -> Tail {
             expected,
         });
     }
-    let later_and_synced = |start: usize| {
-        let candidate = &rest[start..];
-        // Cheap comparisons first: nearly every position fails them.
-        candidate.len() >= RECORD_HEADER_BYTES
-            && synced(candidate) >= expected
-            && sequence(candidate) > synced(candidate)
-            && whole_record(candidate, salt).is_some()
-    };
-    if (1..rest.len()).any(later_and_synced) {
+    if knows_it_was_synced(rest, used, salt, expected) {
         return Tail::Damaged(FormatError::Record { expected });
     }
     match announced_bytes(rest) {
-        Some(total) if total > rest.len() => Tail::Unfinished,
-        None if rest.len() < 4 => Tail::Unfinished,
+        Some(total) if total > used => Tail::Unfinished,
+        None if used < 4 => Tail::Unfinished,
         _ => Tail::Torn,
     }
+}
+
+/// How many bytes there are before the zeros at the end.
+#[must_use]
+pub fn without_zeros(bytes: &[u8]) -> usize {
+    const PIECE: usize = 4096;
+    let mut end = bytes.len();
+    // Comparing with zeros in large pieces is as fast as memory.
+    while let Some(piece) = end.checked_sub(PIECE).and_then(|start| bytes.get(start..end))
+        && *piece == [0; PIECE]
+    {
+        end -= PIECE;
+    }
+    let last = bytes
+        .get(..end)
+        .unwrap_or_default()
+        .iter()
+        .rposition(|byte| *byte != 0);
+    last.map_or(0, |position| position + 1)
+}
+
+/// Whether behind the damaged beginning of `rest` there is a record that was written when `expected` had been synced.
+fn knows_it_was_synced(rest: &[u8], used: usize, salt: u32, expected: u64) -> bool {
+    let newest = expected.saturating_add(u64::try_from(used / RECORD_HEADER_BYTES).unwrap_or(u64::MAX));
+    let knows = |candidate: &[u8]| {
+        synced(candidate) >= expected
+            && sequence(candidate) > synced(candidate)
+            && sequence(candidate) <= newest
+    };
+    // Where the damaged record still says how long it is, the next ones are found at once.
+    let mut following = announced_bytes(rest).and_then(|total| rest.get(total..));
+    while let Some(record) = following.and_then(|bytes| whole_record(bytes, salt)) {
+        if knows(record) {
+            return true;
+        }
+        following = following.and_then(|bytes| bytes.get(record.len()..));
+    }
+    // A stranger's content can't look like a record, see the salt. Nearly every position fails the comparisons.
+    (1..used).any(|start| {
+        let candidate = rest.get(start..).unwrap_or_default();
+        candidate.len() >= RECORD_HEADER_BYTES && knows(candidate) && whole_record(candidate, salt).is_some()
+    })
 }
 
 fn checksum(salt: u32, record: &[u8]) -> u32 {
@@ -345,7 +468,8 @@ mod tests {
             (decoded.sequence, decoded.time_ms, used),
             (2, 1_002, RECORD_HEADER_BYTES + 3)
         );
-        assert_eq!(decoded.hash, record_hash(2, 1_002, b"abc"));
+        assert_eq!(decoded.hash(), record_hash(2, 1_002, b"abc"));
+        assert_eq!(Record::from_log_entry(&decoded.log_entry()), Some(decoded));
     }
 
     #[test]
@@ -379,7 +503,7 @@ mod tests {
             ("a damaged last record", damaged(first.clone()), Tail::Torn),
             (
                 "one batch, torn at its start",
-                [damaged(first.clone()), same_batch].concat(),
+                [damaged(first.clone()), same_batch.clone()].concat(),
                 Tail::Torn,
             ),
             (
@@ -389,7 +513,7 @@ mod tests {
             ),
             (
                 "content that looks like a record",
-                [damaged(first), other_salt].concat(),
+                [damaged(first.clone()), other_salt].concat(),
                 Tail::Torn,
             ),
             (
@@ -400,9 +524,56 @@ mod tests {
                     expected: 1,
                 }),
             ),
-            ("zeros as some file systems leave them", vec![0; 100], Tail::Torn),
+            ("zeros, which are space made ahead", vec![0; 9_000], Tail::Clean),
+            (
+                "half a record in such space",
+                [&first[..RECORD_HEADER_BYTES + 2], &[0; 9_000]].concat(),
+                Tail::Unfinished,
+            ),
+            (
+                "a damaged last record in such space",
+                [damaged(first.clone()), vec![0; 9_000]].concat(),
+                Tail::Torn,
+            ),
+            (
+                "damage to the length before a later batch",
+                [
+                    vec![first[0] ^ 1],
+                    first[1..].to_vec(),
+                    same_batch.clone(),
+                    record(2, 3, b"third"),
+                ]
+                .concat(),
+                Tail::Damaged(FormatError::Record { expected: 1 }),
+            ),
+            (
+                "damage before the rest of its batch and a later one",
+                [
+                    damaged(first.clone()),
+                    same_batch,
+                    record(2, 3, b"third"),
+                    vec![0; 50],
+                ]
+                .concat(),
+                Tail::Damaged(FormatError::Record { expected: 1 }),
+            ),
         ] {
             assert_eq!(classify(&bytes, 0, SALT, 1), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn zeros_at_the_end_are_counted() {
+        for length in [0, 1, 4095, 4096, 4097, 10_000] {
+            assert_eq!(without_zeros(&vec![0; length]), 0, "{length}");
+            for position in [0, 1, length / 2, length.saturating_sub(1)] {
+                let mut bytes = vec![0; length];
+                let Some(byte) = bytes.get_mut(position) else {
+                    continue;
+                };
+                *byte = 1;
+                assert_eq!(without_zeros(&bytes), position + 1, "{length}");
+            }
         }
     }
 

@@ -1,11 +1,12 @@
 //! Why the book refuses an entry. A refusal changes nothing and is not journaled.
 
 use gristmill_protocol::credits::Credits;
+use gristmill_protocol::handover::HandoverError;
 use gristmill_protocol::identity::AccountId;
-use gristmill_protocol::ids::{ChannelId, GrantId};
+use gristmill_protocol::ids::{ChannelId, EntryId, GrantId};
 use thiserror::Error;
 
-use crate::entry::{BASIS_POINTS_MAX, GRANT_REASON_MAX_BYTES};
+use crate::entry::{BASIS_POINTS_MAX, REASON_MAX_BYTES};
 
 /// Why the book refuses an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -122,11 +123,45 @@ pub enum Refusal {
         basis_points: u16,
     },
     /// A reason that is too long.
-    #[error("the reason has {actual_bytes} bytes, at most {GRANT_REASON_MAX_BYTES} are kept; shorten it")]
+    #[error("the reason has {actual_bytes} bytes, at most {REASON_MAX_BYTES} are kept; shorten it")]
     ReasonTooLong {
         /// How long it is.
         actual_bytes: usize,
     },
+    /// A freeze without a reason.
+    #[error("the reason is empty; say why, it is kept in the journal")]
+    NoReason,
+    /// Today's starter grants have used up their budget.
+    #[error("{given} credits of today's {budget} for new accounts are given; try again tomorrow (UTC)")]
+    StarterBudgetExhausted {
+        /// What was given today.
+        given: Credits,
+        /// What may be given in one day.
+        budget: Credits,
+    },
+    /// The account is frozen.
+    #[error("account {account} is frozen by the operator; no channel can be opened by it or for it")]
+    AccountFrozen {
+        /// The account.
+        account: AccountId,
+    },
+    /// There is nothing to freeze or unfreeze.
+    #[error("account {account} is {} already", if *.frozen { "frozen" } else { "not frozen" })]
+    FrozenAlready {
+        /// The account.
+        account: AccountId,
+        /// Whether it is frozen.
+        frozen: bool,
+    },
+    /// The name is taken by another entry.
+    #[error("entry {entry} was made with other content; draw a new id")]
+    EntryConflict {
+        /// The name.
+        entry: EntryId,
+    },
+    /// The hand-over of the signing key does not count.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
 }
 
 impl Refusal {
@@ -150,6 +185,12 @@ impl Refusal {
             Self::ZeroAmount => "zero_amount",
             Self::FeeTooHigh { .. } => "fee_too_high",
             Self::ReasonTooLong { .. } => "reason_too_long",
+            Self::NoReason => "no_reason",
+            Self::StarterBudgetExhausted { .. } => "starter_budget_exhausted",
+            Self::AccountFrozen { .. } => "account_frozen",
+            Self::FrozenAlready { .. } => "frozen_already",
+            Self::EntryConflict { .. } => "entry_conflict",
+            Self::Handover(_) => "handover_invalid",
         }
     }
 }

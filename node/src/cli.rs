@@ -1,4 +1,4 @@
-//! `gristmill node`: serve, earnings, models.
+//! `gristmill node`: serve, earnings, models, witness.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -19,6 +19,7 @@ use crate::settings::{FileSection, ServeArguments, Settings};
 mod earnings;
 mod models;
 mod signals;
+mod witness;
 
 pub use earnings::EarningsArguments;
 
@@ -46,6 +47,10 @@ pub enum Command {
     /// Show what 'serve' would offer with the same flags, without serving
     #[command(after_help = "Example:\n  gristmill node models --upstream http://127.0.0.1:11434")]
     Models(Box<ServeArguments>),
+    /// Show what this node found out about its coordinator's log, whether or not the node runs; exit code 1 where it
+    /// was caught lying
+    #[command(after_help = "Examples:\n  gristmill node witness\n  gristmill node witness --json")]
+    Witness,
 }
 
 /// Runs a command with the `[node]` section of the configuration file and the installation's data directory.
@@ -62,6 +67,7 @@ pub async fn run(
         Command::Serve(arguments) => Box::pin(serve(*arguments, file, data_dir, json)).await,
         Command::Earnings(arguments) => earnings::show(arguments, data_dir, json, &mut io::stdout()),
         Command::Models(arguments) => Box::pin(models::show(*arguments, file, json)).await,
+        Command::Witness => witness::show(data_dir, json, &mut io::stdout()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::listing::Offer;
 use gristmill_protocol::session::provider::ProviderTimeouts;
+use gristmill_transport::witness::{Witness, WitnessConfig, WitnessParts};
 use gristmill_transport::{Clock, CoordinatorClient, Mesh};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,10 +15,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::system_clock;
-use crate::core::earnings::EarningsSummary;
+use crate::core::earnings::{EarningsSummary, KeptReceipt};
 use crate::engine::Engines;
 use crate::job_driver::JobHost;
+use crate::known_coordinator::KnownCoordinator;
 use crate::offering::Offering;
+use crate::proof_file::ProofFile;
+use crate::prover::{Prover, Unproved};
 use crate::receipt_file::ReceiptFile;
 use crate::redeemer::RedeemNow;
 use crate::settings::Settings;
@@ -56,6 +60,12 @@ pub fn voucher_directory(data_dir: &Path) -> PathBuf {
 #[must_use]
 pub fn receipt_directory(data_dir: &Path) -> PathBuf {
     data_dir.join("node").join("receipts")
+}
+
+/// Where a node keeps the proofs of its receipts.
+#[must_use]
+pub fn proof_directory(data_dir: &Path) -> PathBuf {
+    data_dir.join("node").join("receipt-proofs")
 }
 
 /// Why a running node ended other than by being told to.
@@ -135,6 +145,10 @@ struct State {
     keypair: Keypair,
     vouchers: Arc<crate::voucher_file::VoucherFile>,
     receipts: ReceiptFile,
+    proofs: ProofFile,
+    /// Receipts without a proof.
+    unproved: Vec<KeptReceipt>,
+    data_dir: PathBuf,
     lock: DataLock,
 }
 
@@ -142,12 +156,19 @@ impl State {
     fn open(data_dir: &Path, clock: Clock) -> Result<Self, StartError> {
         let keypair = gristmill_transport::key_file::load_or_create(&identity_path(data_dir))?;
         let lock = DataLock::take(data_dir)?;
-        let receipts = ReceiptFile::open(&receipt_directory(data_dir))?;
+        let mut unproved = Unproved::default();
+        let proofs = ProofFile::open(&proof_directory(data_dir), |kept| {
+            unproved.proved.insert((kept.log, kept.sequence));
+        })?;
+        let receipts = ReceiptFile::open(&receipt_directory(data_dir), |receipt| unproved.take(receipt))?;
         let vouchers = crate::voucher_file::VoucherFile::open(voucher_directory(data_dir), clock)?;
         Ok(Self {
             keypair,
             vouchers: Arc::new(vouchers),
             receipts,
+            proofs,
+            unproved: unproved.receipts(),
+            data_dir: data_dir.to_owned(),
             lock,
         })
     }
@@ -172,6 +193,9 @@ async fn start_parts(
         keypair,
         vouchers,
         receipts,
+        proofs,
+        unproved,
+        data_dir,
         lock,
     } = state;
     let account = keypair.account();
@@ -181,11 +205,35 @@ async fn start_parts(
         keypair.clone(),
         Arc::clone(&clock),
     )?;
+    let client = Arc::new(client.with_known_keys_in(&data_dir)?);
     let upstreams = UpstreamWatch::new(&settings.upstreams)?;
     let offering = Arc::new(engines::build(&settings, engines, &upstreams).await?);
     let listener = listening::local_api(settings.local_api).await?;
     let (mesh, incoming) = listening::mesh(&settings, &keypair, Arc::clone(&clock)).await?;
+    let watching = WitnessConfig {
+        cosign: settings.cosign,
+        ..WitnessConfig::new(data_dir)
+    };
+    let WitnessParts {
+        witness,
+        driver,
+        proofs: proved,
+    } = WitnessParts::new(
+        Arc::clone(&client),
+        mesh.clone(),
+        keypair.clone(),
+        Arc::clone(&clock),
+        watching,
+    );
     let (known_coordinator, coordinator) = watch::channel(None);
+    let prover = Prover {
+        witness: witness.clone(),
+        coordinator: coordinator.clone(),
+        unproved,
+        proofs: proved,
+        file: proofs,
+        clock: Arc::clone(&clock),
+    };
     let (redeem, redeem_requests) = mpsc::channel(REDEEM_REQUESTS);
     let voucher_ms = u64::try_from(settings.voucher_timeout.as_millis()).unwrap_or(u64::MAX);
     let timeouts = ProviderTimeouts {
@@ -201,6 +249,9 @@ async fn start_parts(
         vouchers,
         slots,
         coordinator: coordinator.clone(),
+        client: Arc::clone(&client),
+        refuses_liars: settings.refuse_lying_coordinator,
+        witness: witness.clone(),
         closing: CancellationToken::new(),
         abort: CancellationToken::new(),
         tally: crate::tally::Tally::default(),
@@ -215,7 +266,9 @@ async fn start_parts(
         incoming,
         offering: Arc::clone(&offering),
         upstreams,
-        client: Arc::new(client),
+        client,
+        witness: driver,
+        prover,
         known_coordinator,
         redeem: redeem.clone(),
         redeem_requests,
@@ -233,6 +286,7 @@ async fn start_parts(
         receipts,
         offering,
         coordinator,
+        witness,
         redeem,
         task,
         stopping: stopping.clone(),
@@ -248,7 +302,8 @@ pub struct RunningNode {
     host: Arc<JobHost>,
     receipts: ReceiptFile,
     offering: Arc<Offering>,
-    coordinator: watch::Receiver<Option<AccountId>>,
+    coordinator: KnownCoordinator,
+    witness: Witness,
     redeem: mpsc::Sender<RedeemNow>,
     task: JoinHandle<Result<(), StopError>>,
     stopping: CancellationToken,
@@ -296,7 +351,13 @@ impl RunningNode {
     pub async fn joined(&self) -> Option<AccountId> {
         let mut coordinator = self.coordinator.clone();
         let known = coordinator.wait_for(Option::is_some).await.ok()?;
-        *known
+        known.as_ref().map(|keys| *keys.newest())
+    }
+
+    /// What the node's witness knows of the coordinator's log.
+    #[must_use]
+    pub const fn witness(&self) -> &Witness {
+        &self.witness
     }
 
     /// Hands in every voucher now.

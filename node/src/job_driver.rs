@@ -7,7 +7,8 @@ use std::time::Duration;
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::job::{ConsumerFrame, JobAccepted, JobRefused, OpenJob, ProviderFrame, RefusalCode};
 use gristmill_protocol::session::provider::{ProviderEffect, ProviderSession, ProviderTimeouts};
-use gristmill_transport::{Clock, IncomingJobs, ProviderJobStream};
+use gristmill_transport::witness::Witness;
+use gristmill_transport::{Clock, CoordinatorClient, IncomingJobs, KnownKeys, ProviderJobStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use tracing::Instrument as _;
 
 use crate::channels::{Channels, OpenChannel};
 use crate::core::admission::{Admitted, Premises, admit};
+use crate::known_coordinator::KnownCoordinator;
 use crate::offering::Catalogue;
 use crate::slots::{JobPlace, Slots};
 use crate::tally::Tally;
@@ -30,6 +32,8 @@ use run::JobRun;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may take to read one frame.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that a job waits for the coordinator's keys.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long streams are given to end by themselves once they were told to.
 const ABORT_GRACE: Duration = Duration::from_secs(3);
 
@@ -41,8 +45,13 @@ pub(crate) struct JobHost {
     pub(crate) channels: Channels,
     pub(crate) vouchers: Arc<VoucherFile>,
     pub(crate) slots: Arc<Slots>,
-    /// The coordinator, once it is known.
-    pub(crate) coordinator: watch::Receiver<Option<AccountId>>,
+    /// The coordinator's keys, once it was reached.
+    pub(crate) coordinator: KnownCoordinator,
+    /// Asked for the coordinator's keys where a ticket is signed by an unknown one.
+    pub(crate) client: Arc<CoordinatorClient>,
+    /// Whether no job is taken on the tickets of a coordinator that was caught lying.
+    pub(crate) refuses_liars: bool,
+    pub(crate) witness: Witness,
     /// Fires when no further jobs are taken.
     pub(crate) closing: CancellationToken,
     /// Fires when running jobs have had their time.
@@ -64,29 +73,58 @@ struct Taken {
 
 impl JobHost {
     /// Why no job is taken now, where none is.
-    fn closed(&self) -> Option<&'static str> {
+    fn closed(&self) -> Option<String> {
         if self.closing.is_cancelled() {
-            Some("this provider is stopping")
+            Some("this provider is stopping".to_owned())
         } else if self.vouchers.failure().borrow().is_some() {
-            Some("this provider can't keep vouchers on its disk and takes no jobs")
+            Some("this provider can't keep vouchers on its disk and takes no jobs".to_owned())
         } else {
-            None
+            let distrust = self.distrust()?;
+            Some(format!(
+                "this provider takes no jobs on tickets of its coordinator: {distrust}"
+            ))
+        }
+    }
+
+    /// The coordinator's keys as they are known at this moment, once it was reached.
+    fn coordinator(&self) -> Option<Arc<KnownKeys>> {
+        self.coordinator.borrow().as_ref()?;
+        self.client.known_keys().borrow().clone()
+    }
+
+    /// Why the coordinator's tickets count for nothing any more, where they don't.
+    pub(crate) fn distrust(&self) -> Option<String> {
+        self.witness.distrust().filter(|_| self.refuses_liars)
+    }
+
+    /// Decides about a job. Where its ticket is signed by an unknown key, the coordinator is asked for its keys first.
+    async fn take_or_refresh(&self, peer: &AccountId, open: &OpenJob) -> Result<Taken, JobRefused> {
+        match self.take(peer, open) {
+            Err(refused) if refused.code == RefusalCode::InvalidTicket => {
+                let refresh = tokio::time::timeout(REFRESH_TIMEOUT, self.client.refresh_keys());
+                match refresh.await {
+                    Ok(true) => self.take(peer, open),
+                    Ok(false) | Err(_) => Err(refused),
+                }
+            }
+            taken => taken,
         }
     }
 
     fn take(&self, peer: &AccountId, open: &OpenJob) -> Result<Taken, JobRefused> {
         let now_ms = (self.clock)();
         let catalogue = Arc::clone(&self.catalogue.borrow());
-        let (provider, coordinator) = (self.keypair.account(), *self.coordinator.borrow());
+        let (provider, coordinator) = (self.keypair.account(), self.coordinator());
+        let closed = self.closed();
         let premises = Premises {
             provider: &provider,
-            coordinator: coordinator.as_ref(),
+            coordinator: coordinator.as_ref().map(|known| known.keys()),
             offers: &catalogue.offers,
             slots: self.slots.slots(),
             queue_length: self.slots.queue_length(),
             jobs: self.slots.jobs(),
             body_max_bytes: self.body_max_bytes,
-            closed: self.closed(),
+            closed: closed.as_deref(),
         };
         let admitted = admit(open, peer, &premises, now_ms)?;
         // Another job may have taken the last place since.
@@ -166,7 +204,7 @@ async fn serve_stream(host: Arc<JobHost>, peer: AccountId, mut stream: ProviderJ
 }
 
 async fn serve_job(host: Arc<JobHost>, peer: AccountId, stream: ProviderJobStream, open: OpenJob) {
-    match host.take(&peer, &open) {
+    match host.take_or_refresh(&peer, &open).await {
         Ok(taken) => {
             let accepted = taken.effects.iter().find_map(accepted);
             tracing::info!(

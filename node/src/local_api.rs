@@ -1,4 +1,5 @@
-//! The owner's own view of a running node, over HTTP on loopback: `GET /healthz` and `GET /v1/status`.
+//! The owner's own view of a running node, over HTTP on loopback: `GET /healthz`, `GET /v1/status` and
+//! `GET /v1/witness`.
 //!
 //! It only shows; nothing can be changed through it. Web pages are kept out all the same: only known `Host` names
 //! are answered, and no other origin may read the answers.
@@ -42,11 +43,12 @@ pub(crate) async fn serve(listener: TcpListener, address: SocketAddr, view: View
     let router = Router::new()
         .route("/healthz", get(health))
         .route("/v1/status", get(status))
+        .route("/v1/witness", get(witness))
         .fallback(|| async {
             refusal(
                 StatusCode::NOT_FOUND,
                 "not_found",
-                "there are /healthz and /v1/status",
+                "there are /healthz, /v1/status and /v1/witness",
             )
         })
         .layer(from_fn_with_state(address, only_this_machine))
@@ -114,6 +116,22 @@ async fn health(State(view): State<Arc<View>>) -> Response {
     }
 }
 
+/// What the node's witness knows of the coordinator's log.
+async fn witness(State(view): State<Arc<View>>) -> Json<Value> {
+    let status = view.host.witness.status();
+    let now_ms = (view.host.clock)();
+    let age_ms = status
+        .checkpoint
+        .as_ref()
+        .map(|checkpoint| now_ms.saturating_sub(checkpoint.accepted_at_ms));
+    Json(json!({
+        "witness": status,
+        "checkpoint_age_ms": age_ms,
+        "distrusted_because": status.distrust(),
+        "takes_jobs": view.host.distrust().is_none(),
+    }))
+}
+
 async fn status(State(view): State<Arc<View>>) -> Json<Value> {
     let host = &view.host;
     let catalogue = Arc::clone(&view.offering.catalogue().borrow());
@@ -147,7 +165,11 @@ async fn status(State(view): State<Arc<View>>) -> Json<Value> {
     Json(json!({
         "account": host.keypair.account(),
         "version": env!("CARGO_PKG_VERSION"),
-        "coordinator": {"url": view.settings.coordinator, "account": *host.coordinator.borrow()},
+        "coordinator": {
+            "url": view.settings.coordinator,
+            "account": host.coordinator.borrow().as_ref().map(|keys| *keys.newest()),
+            "distrusted_because": host.witness.distrust(),
+        },
         "mesh": {"addresses": addresses, "peers": view.mesh.connected_peers().len()},
         "offers": offers,
         "slots": {"total": host.slots.slots(), "jobs": host.slots.jobs(), "queue_length": host.slots.queue_length()},

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use gristmill_protocol::codec::DecodeError;
 use gristmill_protocol::identity::{AccountId, Keypair};
-use gristmill_protocol::listing::{ADDRESSES_MAX, Listing, ListingError};
+use gristmill_protocol::listing::{ADDRESSES_MAX, COORDINATORS_MAX, Listing, ListingError};
 use gristmill_transport::mesh::Multiaddr;
 use gristmill_transport::{Clock, Mesh};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::listing_plan::{ListingContent, ListingPlan, ListingStep};
+use crate::job_driver::JobHost;
+use crate::known_coordinator::KnownCoordinator;
 use crate::offering::Catalogue;
 use crate::slots::Slots;
 
@@ -27,7 +29,8 @@ pub(crate) struct Publisher {
     pub(crate) region: String,
     pub(crate) catalogue: watch::Receiver<Arc<Catalogue>>,
     pub(crate) slots: Arc<Slots>,
-    pub(crate) coordinator: watch::Receiver<Option<AccountId>>,
+    pub(crate) coordinator: KnownCoordinator,
+    pub(crate) host: Arc<JobHost>,
 }
 
 impl Publisher {
@@ -64,12 +67,28 @@ impl Publisher {
         let narrow = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
         ListingContent {
             addresses: self.addresses(),
-            coordinators: self.coordinator.borrow().iter().copied().collect(),
+            coordinators: self.coordinators(),
             region: self.region.clone(),
             offers: self.catalogue.borrow().offers.clone(),
             slots: narrow(slots),
             free_slots: narrow(free),
         }
+    }
+
+    /// The accounts whose tickets count; none where no job is taken on any. The first key, which names the coordinator
+    /// for ever, is always among them, and then the newest ones.
+    fn coordinators(&self) -> Vec<AccountId> {
+        if self.host.distrust().is_some() {
+            return Vec::new();
+        }
+        let known = self.coordinator.borrow();
+        let Some(known) = known.as_ref() else {
+            return Vec::new();
+        };
+        let first = *known.first();
+        let newest = known.keys().iter().rev().map(|key| *key.account());
+        let later = newest.filter(|key| *key != first).take(COORDINATORS_MAX - 1);
+        std::iter::once(first).chain(later).collect()
     }
 
     fn addresses(&self) -> Vec<String> {

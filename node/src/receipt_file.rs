@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gristmill_ledger::journal::{Journal, JournalError, JournalOptions, NewRecord, Records, SEGMENT_BYTES};
+use gristmill_ledger::journal::{Journal, JournalError, JournalOptions, NewRecord, Records};
 use gristmill_ledger::record::{CONTENT_MAX_BYTES, JournalKind};
 use gristmill_protocol::codec;
 
@@ -22,19 +22,16 @@ struct Inner {
 }
 
 impl ReceiptFile {
-    /// Opens the file in `directory`, or begins one.
+    /// Opens the file in `directory`, or begins one, and tells each receipt in it.
     ///
     /// # Errors
     /// [`JournalError`] where the file is damaged, in use or can't be written.
-    pub(crate) fn open(directory: &Path) -> Result<Self, JournalError> {
-        let options = JournalOptions {
-            kind: KIND,
-            segment_bytes: SEGMENT_BYTES,
-        };
-        let (journal, records) = Journal::open(directory, options)?;
+    pub(crate) fn open(directory: &Path, mut take: impl FnMut(KeptReceipt)) -> Result<Self, JournalError> {
+        let (journal, records) = Journal::open(directory, JournalOptions::new(KIND))?;
         let mut earnings = Earnings::default();
         for_each(records, |receipt| {
             earnings.add(&receipt);
+            take(receipt);
         })?;
         Ok(Self(Arc::new(Mutex::new(Inner { journal, earnings }))))
     }

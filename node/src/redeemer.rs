@@ -8,16 +8,22 @@ use gristmill_protocol::coordinator_api::{RECEIPTS_PER_PAGE_MAX, SettlementResul
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::{AccountId, Signed};
 use gristmill_protocol::ids::ChannelId;
+use gristmill_protocol::jws::TokenError;
+use gristmill_protocol::log::checkpoint::LogKeys;
 use gristmill_protocol::tokens::ReceiptClaims;
 use gristmill_protocol::voucher::Voucher;
+use gristmill_transport::coordinator_client::verify_by_any;
+use gristmill_transport::witness::Witness;
 use gristmill_transport::{Clock, CoordinatorCallError, CoordinatorClient};
 use serde::Serialize;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::earnings::KeptReceipt;
 use crate::core::redemption::{RedemptionPlan, batch};
+use crate::known_coordinator::KnownCoordinator;
+use crate::prover::own_receipt;
 use crate::receipt_file::ReceiptFile;
 use crate::voucher_file::{VoucherFile, VoucherFileError};
 
@@ -87,7 +93,8 @@ pub(crate) struct Redeemer {
     pub(crate) clock: Clock,
     pub(crate) vouchers: Arc<VoucherFile>,
     pub(crate) receipts: ReceiptFile,
-    pub(crate) coordinator: watch::Receiver<Option<AccountId>>,
+    pub(crate) coordinator: KnownCoordinator,
+    pub(crate) witness: Witness,
     pub(crate) interval: Duration,
 }
 
@@ -115,9 +122,9 @@ impl Redeemer {
     /// Returns when it is time to hand in.
     async fn due(&self, plan: &RedemptionPlan) {
         loop {
-            let coordinator = *self.coordinator.borrow();
-            let wake_ms = coordinator
-                .and_then(|coordinator| self.vouchers.with_book(|book| plan.wake_ms(book, &coordinator)));
+            let coordinator = self.coordinator.borrow().clone();
+            let wake_ms =
+                coordinator.and_then(|keys| self.vouchers.with_book(|book| plan.wake_ms(book, keys.first())));
             let left_ms = wake_ms.map(|wake_ms| wake_ms.saturating_sub((self.clock)()));
             match left_ms {
                 Some(0) => return,
@@ -138,14 +145,15 @@ impl Redeemer {
 
     /// Hands in everything pending, batch by batch, and syncs what came of it.
     async fn hand_in_everything(&self) -> Result<Redemption, RedeemError> {
-        let coordinator = (*self.coordinator.borrow()).ok_or(RedeemError::NoCoordinator)?;
+        let known = self.coordinator.borrow().clone();
+        let keys = known.ok_or(RedeemError::NoCoordinator)?;
         let mut redemption = Redemption::default();
         for _ in 0..CALLS_MAX {
-            let batch = self.vouchers.with_book(|book| batch(book, &coordinator));
+            let batch = self.vouchers.with_book(|book| batch(book, keys.first()));
             if batch.is_empty() {
                 break;
             }
-            self.hand_in(&batch, &coordinator, &mut redemption).await?;
+            self.hand_in(&batch, &keys, &mut redemption).await?;
         }
         self.vouchers.sync().await?;
         if redemption.vouchers > 0 {
@@ -163,7 +171,7 @@ impl Redeemer {
     async fn hand_in(
         &self,
         batch: &[Signed<Voucher>],
-        coordinator: &AccountId,
+        keys: &LogKeys,
         redemption: &mut Redemption,
     ) -> Result<(), RedeemError> {
         let answer = self.client.settle(batch).await?;
@@ -176,7 +184,7 @@ impl Redeemer {
                     settled: amount,
                     receipt,
                 } => {
-                    let receipt = self.check(receipt, voucher, coordinator)?;
+                    let receipt = self.check(receipt, voucher, keys).await?;
                     redemption.paid = redemption.paid.saturating_add(receipt.paid);
                     redemption.fee = redemption.fee.saturating_add(receipt.fee);
                     settled.push((same(channel, voucher)?, amount));
@@ -208,7 +216,7 @@ impl Redeemer {
         }
         redemption.vouchers += batch.len();
         if receipts_missing {
-            receipts.extend(self.missing_receipts(coordinator).await?);
+            receipts.extend(self.missing_receipts(keys).await?);
         }
         // The receipt before the note that makes the voucher be handed in no more: were it lost, it would be fetched.
         self.keep(receipts).await?;
@@ -218,19 +226,28 @@ impl Redeemer {
         Ok(())
     }
 
-    fn check(
+    /// What a receipt says. Where it is signed by an unknown key, the coordinator is asked for its keys first.
+    async fn check(
         &self,
         token: String,
         voucher: &Voucher,
-        coordinator: &AccountId,
+        keys: &LogKeys,
     ) -> Result<KeptReceipt, RedeemError> {
         let invalid = |reason: String| RedeemError::InvalidReceipt {
             channel: voucher.channel,
             reason,
         };
         let account = self.client.account();
-        let claims = ReceiptClaims::verify(&token, coordinator, &account, (self.clock)())
-            .map_err(|error| invalid(error.to_string()))?;
+        let verify = |key: &AccountId| ReceiptClaims::verify(&token, key, &account, (self.clock)());
+        let verified = match verify_by_any(keys, verify) {
+            Err(TokenError::Signature) if self.client.refresh_keys().await => {
+                let keys = self.client.log_keys().await?;
+                verify_by_any(&keys, verify)
+            }
+            verified => verified,
+        };
+        let mut claims = verified.map_err(|error| invalid(error.to_string()))?;
+        claims.iss = *keys.first();
         if claims.channel != voucher.channel || claims.sub != account {
             return Err(invalid("it is for another channel or provider".to_owned()));
         }
@@ -238,7 +255,7 @@ impl Redeemer {
     }
 
     /// Receipts of settlements whose answers were lost on the way, the newest first, until they are known.
-    async fn missing_receipts(&self, coordinator: &AccountId) -> Result<Vec<KeptReceipt>, RedeemError> {
+    async fn missing_receipts(&self, keys: &LogKeys) -> Result<Vec<KeptReceipt>, RedeemError> {
         let (account, now_ms) = (self.client.account(), (self.clock)());
         let (mut missing, mut before) = (Vec::new(), None);
         for _ in 0..PAGES_MAX {
@@ -246,12 +263,16 @@ impl Redeemer {
             let mut found_new = false;
             for token in page.receipts {
                 // Receipts over what this account has spent are on the same pages.
-                if let Ok(claims) = ReceiptClaims::verify(&token, coordinator, &account, now_ms)
+                let verify = |key: &AccountId| ReceiptClaims::verify(&token, key, &account, now_ms);
+                let is_kept = |sequence| {
+                    self.receipts
+                        .with_earnings(|earnings| earnings.has(keys.first(), sequence))
+                };
+                if let Ok(mut claims) = verify_by_any(keys, verify)
                     && claims.sub == account
-                    && !self
-                        .receipts
-                        .with_earnings(|earnings| earnings.has(coordinator, claims.sequence))
+                    && !is_kept(claims.sequence)
                 {
+                    claims.iss = *keys.first();
                     missing.push(KeptReceipt::new(&claims, token));
                     found_new = true;
                 }
@@ -266,11 +287,14 @@ impl Redeemer {
 
     async fn keep(&self, receipts: Vec<KeptReceipt>) -> Result<(), RedeemError> {
         let (file, now_ms) = (self.receipts.clone(), (self.clock)());
+        let to_prove = receipts.iter().map(own_receipt).collect();
         let kept = tokio::task::spawn_blocking(move || file.keep(receipts, now_ms)).await;
         match kept {
-            Ok(kept) => kept.map_err(|error| RedeemError::Disk(Arc::new(error))),
-            Err(_) => Err(RedeemError::Stopped),
+            Ok(kept) => kept.map_err(|error| RedeemError::Disk(Arc::new(error)))?,
+            Err(_) => return Err(RedeemError::Stopped),
         }
+        self.witness.prove(to_prove).await;
+        Ok(())
     }
 }
 

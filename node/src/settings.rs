@@ -165,6 +165,10 @@ pub struct Settings {
     pub local_api: LocalApi,
     /// Whether to announce the node on the local network and look for peers there.
     pub mdns: bool,
+    /// Whether the node cosigns the checkpoints of the coordinator's log that it found to be consistent.
+    pub cosign: bool,
+    /// Whether no job is taken on the tickets of a coordinator whose log was caught lying.
+    pub refuse_lying_coordinator: bool,
     /// How long a job waits for a voucher before it is given up.
     pub voucher_timeout: Duration,
     /// How long a stopping node lets running jobs finish.
@@ -195,6 +199,8 @@ impl Default for Settings {
             region: String::new(),
             local_api: LocalApi::Default,
             mdns: false,
+            cosign: true,
+            refuse_lying_coordinator: true,
             voucher_timeout: Duration::from_secs(VOUCHER_TIMEOUT_SECONDS),
             drain: Duration::from_secs(DRAIN_SECONDS),
         }
@@ -286,6 +292,11 @@ impl Settings {
             region: arguments.region.or(file.region).unwrap_or(default.region),
             local_api: local_api.map_or(Ok(LocalApi::Default), |text| parse_local_api(&text))?,
             mdns: arguments.mdns.or(file.mdns).unwrap_or(default.mdns),
+            cosign: arguments.cosign.or(file.cosign).unwrap_or(default.cosign),
+            refuse_lying_coordinator: arguments
+                .refuse_lying_coordinator
+                .or(file.refuse_lying_coordinator)
+                .unwrap_or(default.refuse_lying_coordinator),
             voucher_timeout: seconds(
                 arguments.voucher_timeout_seconds.or(file.voucher_timeout_seconds),
                 default.voucher_timeout,

@@ -26,3 +26,5 @@ mod refusals;
 mod server;
 #[path = "node/upstream_servers.rs"]
 mod upstream_servers;
+#[path = "node/witness.rs"]
+mod witness;

@@ -77,6 +77,17 @@ pub fn decode<T: Decode<()>, const LIMIT: usize>(bytes: &[u8]) -> Result<T, Deco
     Ok(value)
 }
 
+/// Reads one value from a stream that holds more.
+///
+/// Nothing larger than [`CONTROL_FRAME_MAX_BYTES`] is allocated for it.
+///
+/// # Errors
+/// [`DecodeError::Malformed`] where the stream ends early or holds something else.
+pub fn read<T: Decode<()>>(reader: &mut impl std::io::Read) -> Result<T, DecodeError> {
+    bincode::decode_from_std_read(reader, CONFIGURATION.with_limit::<CONTROL_FRAME_MAX_BYTES>())
+        .map_err(|error| DecodeError::Malformed(error.to_string()))
+}
+
 /// A whole frame: length, version, message.
 #[must_use]
 pub fn encode_frame<T: Encode>(message: &T) -> Vec<u8> {

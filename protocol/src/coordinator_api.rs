@@ -2,13 +2,16 @@
 //! description from these types.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{GeneralPurpose, STANDARD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
 use crate::credits::Credits;
+use crate::handover::SignedHandover;
 use crate::identity::{AccountId, Signed};
 use crate::ids::{ChannelId, GrantId};
+use crate::log::entry_bundle::ENTRY_MAX_BYTES;
+use crate::log::note::VerifierKey;
 use crate::voucher::Voucher;
 
 /// Most vouchers in one settlement call.
@@ -17,8 +20,12 @@ pub const VOUCHERS_PER_CALL_MAX: usize = 1_000;
 pub const RECEIPTS_PER_PAGE_MAX: usize = 1_000;
 /// Most bytes of a call's body.
 pub const CALL_BODY_MAX_BYTES: usize = 1024 * 1024;
+/// Most cosignatures that a coordinator keeps for one checkpoint.
+pub const COSIGNATURES_PER_CHECKPOINT_MAX: usize = 16;
 /// Most bytes of an encoded voucher.
 const VOUCHER_MAX_BYTES: usize = 1_024;
+/// Most bytes of an encoded hand-over of the signing key.
+const HANDOVER_MAX_BYTES: usize = 1_024;
 
 /// `GET /v1/network`: what one needs to know before anything else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +47,24 @@ pub struct NetworkInfo {
     pub channel_limit_max: Credits,
     /// The longest life of a channel, in milliseconds.
     pub channel_life_max_ms: u64,
+    /// The Merkle log of everything in the ledger.
+    pub log: LogInfo,
+}
+
+/// Which log a coordinator keeps, and who signs for it. Its tiles and checkpoints are at `/log/` as C2SP tlog-tiles
+/// lays them out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LogInfo {
+    /// The name of the log, the first line of its checkpoints. It never changes.
+    pub origin: String,
+    /// The account of the log's first signing key, which the origin names.
+    pub account: AccountId,
+    /// The key that signs checkpoints now, as C2SP signed-note writes it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub verifier_key: VerifierKey,
+    /// The hand-overs from the first key to the one that signs now, in order, as [`handover_text`] writes them.
+    pub keys: Vec<String>,
 }
 
 /// `POST /v1/accounts` and `GET /v1/account`: an account's balances.
@@ -54,6 +79,9 @@ pub struct AccountView {
     pub held: Credits,
     /// Whether a starter grant was given.
     pub starter_granted: bool,
+    /// Whether the operator froze it: it opens no channels and none is opened for it.
+    #[serde(default)]
+    pub frozen: bool,
 }
 
 /// `POST /v1/channels`: hold credits for a provider. Repeating it with the same channel and content gives the same
@@ -130,6 +158,10 @@ pub struct SettleRequest {
 pub struct SettleAnswer {
     /// What became of each voucher.
     pub results: Vec<SettlementResult>,
+    /// For each voucher, the number (from zero) of the leaf in the Merkle log with the settlement that paid it; none
+    /// where it was refused. Left out where there are no vouchers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_indices: Vec<Option<u64>>,
 }
 
 /// What became of a voucher.
@@ -168,8 +200,47 @@ pub enum SettlementResult {
 pub struct ReceiptsPage {
     /// Compact JWSs of type `gristmill-receipt+jwt`.
     pub receipts: Vec<String>,
+    /// For each receipt, the proof that its record is in the log (C2SP tlog-proof, without cosignatures); none where
+    /// the record is so new that no checkpoint covers it.
+    pub proofs: Vec<Option<String>>,
     /// What to give as `before` for the next page, where there is one.
     pub next: Option<u64>,
+}
+
+/// `GET /v1/receipts/{sequence}`: one receipt with all that proves it, for its consumer and its provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReceiptView {
+    /// A compact JWS of type `gristmill-receipt+jwt`: the same bytes at any time.
+    pub receipt: String,
+    /// The record's entry in the log in base64 with padding: its sequence and time as 64-bit little-endian integers,
+    /// 16 bytes of salt, and the entry. SHA-256 over a zero byte and these bytes is the leaf hash.
+    pub log_entry: String,
+    /// The proof that the record is in the log (C2SP tlog-proof); none where no checkpoint covers it yet, which takes
+    /// about a second.
+    pub proof: Option<String>,
+}
+
+/// `POST /v1/cosignatures`: a witness's word on a checkpoint of the last seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CosignatureRequest {
+    /// The size of the log at the checkpoint.
+    pub size: u64,
+    /// The caller's signature line under the checkpoint: C2SP tlog-cosignature, `cosignature/v1`, by the key
+    /// `gristmill/witness/<account>`.
+    pub cosignature: String,
+}
+
+/// The answer to [`CosignatureRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CosignatureAnswer {
+    /// The size of the log at the checkpoint.
+    pub size: u64,
+    /// How many witnesses' cosignatures the checkpoint has now.
+    pub cosignatures: u64,
 }
 
 /// `POST /v1/grants`: issues credits. Only the operator's key may call it.
@@ -267,17 +338,37 @@ pub fn voucher_text(voucher: &Signed<Voucher>) -> String {
 /// # Errors
 /// [`DecodeError`] where the text is no voucher.
 pub fn voucher_from_text(text: &str) -> Result<Signed<Voucher>, DecodeError> {
-    let limit = VOUCHER_MAX_BYTES;
-    if text.len() > limit * 2 {
-        return Err(DecodeError::TooLarge {
-            actual: text.len(),
-            limit: limit * 2,
-        });
-    }
-    let bytes = URL_SAFE_NO_PAD
-        .decode(text)
-        .map_err(|_| DecodeError::Malformed("not base64url".into()))?;
+    let bytes = bytes_from_text(text, VOUCHER_MAX_BYTES, &URL_SAFE_NO_PAD)?;
     codec::decode::<_, VOUCHER_MAX_BYTES>(&bytes)
+}
+
+/// A hand-over of the signing key as text: base64url of its encoding.
+#[must_use]
+pub fn handover_text(handover: &SignedHandover) -> String {
+    URL_SAFE_NO_PAD.encode(codec::encode(handover))
+}
+
+/// Reads what [`handover_text`] wrote. The signatures are not checked here: see [`crate::handover::follow`].
+///
+/// # Errors
+/// [`DecodeError`] where the text is no hand-over.
+pub fn handover_from_text(text: &str) -> Result<SignedHandover, DecodeError> {
+    let bytes = bytes_from_text(text, HANDOVER_MAX_BYTES, &URL_SAFE_NO_PAD)?;
+    codec::decode::<_, HANDOVER_MAX_BYTES>(&bytes)
+}
+
+/// A record's entry in the log as text: base64 with padding.
+#[must_use]
+pub fn log_entry_text(entry: &[u8]) -> String {
+    STANDARD.encode(entry)
+}
+
+/// Reads what [`log_entry_text`] wrote.
+///
+/// # Errors
+/// [`DecodeError`] where the text is not base64, or longer than an entry can be.
+pub fn log_entry_from_text(text: &str) -> Result<Vec<u8>, DecodeError> {
+    bytes_from_text(text, ENTRY_MAX_BYTES, &STANDARD)
 }
 
 /// A sealed listing as text.
@@ -291,14 +382,46 @@ pub fn listing_text(sealed: &[u8]) -> String {
 /// # Errors
 /// [`DecodeError`] where the text is not base64url or too long.
 pub fn listing_from_text(text: &str) -> Result<Vec<u8>, DecodeError> {
-    let limit = codec::LISTING_MAX_BYTES;
+    bytes_from_text(text, codec::LISTING_MAX_BYTES, &URL_SAFE_NO_PAD)
+}
+
+/// The bytes of a text in base64, if they can't be over `limit` by much.
+fn bytes_from_text(text: &str, limit: usize, base64: &GeneralPurpose) -> Result<Vec<u8>, DecodeError> {
     if text.len() > limit * 2 {
         return Err(DecodeError::TooLarge {
             actual: text.len(),
             limit: limit * 2,
         });
     }
-    URL_SAFE_NO_PAD
+    base64
         .decode(text)
-        .map_err(|_| DecodeError::Malformed("not base64url".into()))
+        .map_err(|_| DecodeError::Malformed("not base64".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handover::KeyHandover;
+    use crate::identity::Keypair;
+
+    #[test]
+    fn hand_overs_come_back_from_text_and_other_texts_do_not() {
+        let [old, new] = [1, 2].map(|byte| Keypair::from_secret(&[byte; 32]));
+        let agreed = KeyHandover {
+            log: old.account(),
+            old: old.account(),
+            new: new.account(),
+            agreed_at_ms: u64::MAX,
+        };
+        let handover = SignedHandover {
+            by_old: old.sign(agreed),
+            by_new: new.sign(agreed),
+        };
+        let text = handover_text(&handover);
+        assert_eq!(handover_from_text(&text), Ok(handover));
+        assert!(handover_from_text(&log_entry_text(&[0xff; 3])).is_err());
+        for other in ["", "!", &text[1..], &format!("{text}AAAA"), &"A".repeat(2_049)] {
+            assert!(handover_from_text(other).is_err(), "{other}");
+        }
+    }
 }

@@ -5,12 +5,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use bincode::{Decode, Encode};
-use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer, SigningKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::codec;
+
+mod parsed_keys;
 
 /// The bytes before the key in a libp2p peer id of an Ed25519 key: an identity multihash (0x00) of 36 bytes
 /// (0x24) over the protobuf `PublicKey { Type: Ed25519 (08 01), Data: 32 bytes (12 20 …) }`.
@@ -69,7 +71,7 @@ impl AccountId {
     /// # Errors
     /// [`InvalidSignature`] where the signature is not this account's over these bytes.
     pub fn verify_bytes(&self, message: &[u8], signature: &Signature) -> Result<(), InvalidSignature> {
-        let key = VerifyingKey::from_bytes(&self.0).map_err(|_| InvalidSignature)?;
+        let key = parsed_keys::parse(&self.0).ok_or(InvalidSignature)?;
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
         key.verify_strict(message, &signature)
             .map_err(|_| InvalidSignature)

@@ -1,4 +1,4 @@
-//! 128-bit names that a party draws at random: channels and grants.
+//! 128-bit names that a party draws at random: channels, grants and other entries of the ledger.
 
 use std::fmt;
 use std::str::FromStr;
@@ -82,6 +82,17 @@ id!(
     GrantId,
     "The name of a grant, drawn by the operator; also its idempotency key."
 );
+
+id!(
+    EntryId,
+    "The name of an operator's entry in the ledger, such as a freeze; also its idempotency key."
+);
+
+impl From<GrantId> for EntryId {
+    fn from(id: GrantId) -> Self {
+        Self(id.0)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -99,7 +99,8 @@ pub struct ReceiptClaims {
     pub request_id: RequestId,
     /// The number of the record in the journal.
     pub sequence: u64,
-    /// BLAKE3 of the record, in hexadecimal digits.
+    /// The hash of the record's leaf in the Merkle log (RFC 6962, SHA-256), in hexadecimal digits. The leaf is number
+    /// `sequence - 1`.
     pub record_hash: String,
 }
 

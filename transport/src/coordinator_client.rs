@@ -4,94 +4,54 @@
 //! So a call is tried up to four times where the coordinator cannot be reached or says 503, each time with a
 //! caller token of its own, since a coordinator accepts each token once.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
 use gristmill_protocol::coordinator_api::{
-    AccountView, ChannelView, GrantRequest, JwkSet, ListingsAnswer, NetworkInfo, OpenChannelAnswer,
-    OpenChannelRequest, ReceiptsPage, SettleAnswer, SettleRequest, listing_from_text, voucher_text,
+    AccountView, ChannelView, CosignatureAnswer, CosignatureRequest, GrantRequest, JwkSet, ListingsAnswer,
+    NetworkInfo, OpenChannelAnswer, OpenChannelRequest, ReceiptView, ReceiptsPage, SettleAnswer,
+    SettleRequest, listing_from_text, voucher_text,
 };
 use gristmill_protocol::identity::{AccountId, Keypair, Signed};
 use gristmill_protocol::ids::ChannelId;
+use gristmill_protocol::log::checkpoint::LogKeys;
+use gristmill_protocol::log::note::{NOTE_MAX_BYTES, SignedNote};
+use gristmill_protocol::log::tile::Tile;
 use gristmill_protocol::voucher::Voucher;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use thiserror::Error;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::time::Instant;
 
 use crate::mesh::Clock;
 
 mod call;
+mod error;
+mod known_keys;
 
 use call::{Caller, Request};
+pub use error::{CoordinatorCallError, CoordinatorUrlError};
+use known_keys::KnownKeysFile;
+pub use known_keys::{HANDOVERS_MAX, KnownKeys, KnownKeysError, all_known_keys, verify_by_any};
 
+/// How often a coordinator is asked for its keys at most because something was signed by an unknown one.
+const KEYS_EVERY: Duration = Duration::from_secs(5);
+/// The status of a call that the coordinator does not take for one of this account's.
+const UNAUTHORIZED: u16 = 401;
 /// Most bytes of the directory of listings.
 const LISTINGS_ANSWER_MAX_BYTES: usize = 64 << 20;
-
-/// Why a call failed.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum CoordinatorCallError {
-    /// The coordinator cannot be reached, also after retries; what was asked may or may not have happened.
-    #[error("the coordinator at {url} cannot be reached: {reason}")]
-    Unreachable {
-        /// Where it should be.
-        url: String,
-        /// What went wrong.
-        reason: String,
-    },
-    /// The coordinator said no.
-    #[error("the coordinator refused: {message} ({code}, status {status})")]
-    Refused {
-        /// The HTTP status.
-        status: u16,
-        /// For programs, such as `insufficient_credits`.
-        code: String,
-        /// For people.
-        message: String,
-    },
-    /// What answered is no coordinator, or one of another version.
-    #[error("the answer of {url} is not a coordinator's: {reason}")]
-    InvalidAnswer {
-        /// Who answered.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Another coordinator answers than the one expected.
-    #[error(
-        "the coordinator at {url} is {actual}, not {expected}; check the address and the account configured"
-    )]
-    WrongCoordinator {
-        /// Where it is.
-        url: String,
-        /// Whom the configuration names.
-        expected: AccountId,
-        /// Who is there.
-        actual: AccountId,
-    },
-}
-
-impl CoordinatorCallError {
-    /// The code of a refusal.
-    #[must_use]
-    pub fn code(&self) -> Option<&str> {
-        match self {
-            Self::Refused { code, .. } => Some(code),
-            _ => None,
-        }
-    }
-}
-
-/// An address that can't be a coordinator's.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("'{url}' is no coordinator's address: {reason}; they look like http://127.0.0.1:7400")]
-pub struct CoordinatorUrlError {
-    url: String,
-    reason: String,
-}
 
 /// A client of one coordinator, for one account.
 pub struct CoordinatorClient {
     caller: Caller,
     expected: Option<AccountId>,
-    coordinator: OnceCell<AccountId>,
+    known: watch::Sender<Option<Arc<KnownKeys>>>,
+    file: Option<KnownKeysFile>,
+    /// One at a time follows what the coordinator says of its keys.
+    following: AsyncMutex<()>,
+    /// When the keys were last asked for because of an unknown one.
+    keys_asked: AsyncMutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for CoordinatorClient {
@@ -106,8 +66,8 @@ impl std::fmt::Debug for CoordinatorClient {
 }
 
 impl CoordinatorClient {
-    /// A client of the coordinator at `url`. Where `coordinator` is given, no other one is accepted there; otherwise
-    /// the first one that answers is.
+    /// A client of the coordinator at `url`. Where `coordinator` is given, none is accepted there that does not sign,
+    /// or has not signed, with this account's key; otherwise the first one that answers is.
     ///
     /// # Errors
     /// [`CoordinatorUrlError`] where the address is not `http` or `https` with nothing but host and port.
@@ -121,8 +81,23 @@ impl CoordinatorClient {
         Ok(Self {
             caller,
             expected: coordinator,
-            coordinator: OnceCell::new(),
+            known: watch::Sender::new(None),
+            file: None,
+            following: AsyncMutex::new(()),
+            keys_asked: AsyncMutex::new(None),
         })
+    }
+
+    /// The same, with the coordinator's keys kept in `data_dir`: from its first answer on, no other coordinator is
+    /// accepted at this address, also after a restart.
+    ///
+    /// # Errors
+    /// [`KnownKeysError`] where the file with the keys can't be read or makes no sense.
+    pub fn with_known_keys_in(mut self, data_dir: &Path) -> Result<Self, KnownKeysError> {
+        let file = KnownKeysFile::new(data_dir, self.caller.url());
+        self.known.send_replace(file.load()?.map(Arc::new));
+        self.file = Some(file);
+        Ok(self)
     }
 
     /// The account that calls.
@@ -131,40 +106,183 @@ impl CoordinatorClient {
         self.caller.account()
     }
 
-    /// The coordinator's account: the configured one, or the one that answered first.
+    /// Where the coordinator is.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.caller.url().to_string()
+    }
+
+    /// Follows the keys that the coordinator signs with: those kept before, and what it says whenever it is asked.
+    /// `None` until it was met.
+    #[must_use]
+    pub fn known_keys(&self) -> watch::Receiver<Option<Arc<KnownKeys>>> {
+        self.known.subscribe()
+    }
+
+    /// The keys that the coordinator signs with, without asking it where it was met before.
+    ///
+    /// # Errors
+    /// As [`CoordinatorClient::network`], which is asked otherwise.
+    pub async fn log_keys(&self) -> Result<LogKeys, CoordinatorCallError> {
+        if self.known.borrow().is_none() {
+            self.network().await?;
+        }
+        let known = self.known.borrow().clone();
+        known
+            .map(|known| known.keys().clone())
+            .ok_or_else(|| self.caller.invalid("it names no keys"))
+    }
+
+    /// The coordinator's account, whose key signs now as far as is known: the one it named last, or the configured one.
     ///
     /// # Errors
     /// As [`CoordinatorClient::network`], which is asked where it is not known yet.
     pub async fn coordinator(&self) -> Result<AccountId, CoordinatorCallError> {
-        if let Some(expected) = self.expected {
-            return Ok(expected);
+        let known = self.known.borrow().as_ref().map(|known| *known.keys().newest());
+        match known.or(self.expected) {
+            Some(known) => Ok(known),
+            None => Ok(self.network().await?.coordinator),
         }
-        if let Some(known) = self.coordinator.get() {
-            return Ok(*known);
-        }
-        Ok(self.network().await?.coordinator)
     }
 
-    /// What the coordinator says about itself and the network.
+    /// What the coordinator says about itself and the network. Hand-overs of its key are followed.
     ///
     /// # Errors
     /// [`CoordinatorCallError`]; [`CoordinatorCallError::WrongCoordinator`] where it is another one than configured,
-    /// or than before.
+    /// [`CoordinatorCallError::KeyChanged`] where it is another one than before.
     pub async fn network(&self) -> Result<NetworkInfo, CoordinatorCallError> {
         let info: NetworkInfo = self.call(Request::public("/v1/network")).await?;
-        let actual = info.coordinator;
-        let expected = match self.expected {
-            Some(expected) => expected,
-            None => *self.coordinator.get_or_init(|| async { actual }).await,
-        };
-        if actual != expected {
+        let claimed = KnownKeys::claimed(&info).map_err(|reason| self.caller.invalid(&reason))?;
+        self.follow(claimed).await?;
+        Ok(info)
+    }
+
+    /// Asks the coordinator for its keys, since something was signed by one that is not known: at most once in a few
+    /// seconds, however often this is called. Tells whether there are others now.
+    pub async fn refresh_keys(&self) -> bool {
+        let before = self.known.borrow().clone();
+        let mut asked = self.keys_asked.lock().await;
+        if asked.is_none_or(|at| at.elapsed() >= KEYS_EVERY) {
+            *asked = Some(Instant::now());
+            if let Err(error) = self.network().await {
+                tracing::debug!(%error, "the coordinator does not tell its keys");
+            }
+        }
+        *self.known.borrow() != before
+    }
+
+    /// Takes the keys that the coordinator names, if they go on from those that are known.
+    async fn follow(&self, claimed: KnownKeys) -> Result<(), CoordinatorCallError> {
+        let _one_at_a_time = self.following.lock().await;
+        let (url, actual) = (self.url(), *claimed.keys().newest());
+        let known = self.known.borrow().clone();
+        if let Some(known) = &known
+            && !claimed.goes_on_from(known)
+        {
+            return Err(CoordinatorCallError::KeyChanged {
+                url,
+                known: *known.keys().newest(),
+                actual,
+                remedy: self.remedy(),
+            });
+        }
+        if let Some(expected) = self.expected
+            && !claimed.keys().contains(&expected)
+        {
             return Err(CoordinatorCallError::WrongCoordinator {
-                url: self.caller.url().to_string(),
+                url,
                 expected,
                 actual,
             });
         }
-        Ok(info)
+        if known.as_deref() != Some(&claimed) {
+            self.keep(&claimed).await?;
+            if let Some(known) = known {
+                let old = known.keys().newest();
+                tracing::info!(%old, new = %actual, "the coordinator handed its key over to a new one");
+            }
+            self.known.send_replace(Some(Arc::new(claimed)));
+        }
+        Ok(())
+    }
+
+    async fn keep(&self, claimed: &KnownKeys) -> Result<(), CoordinatorCallError> {
+        let Some(file) = self.file.clone() else {
+            return Ok(());
+        };
+        let claimed = claimed.clone();
+        let kept = tokio::task::spawn_blocking(move || file.save(&claimed)).await;
+        let failed = |error: String| CoordinatorCallError::KnownKeys(error);
+        kept.map_err(|error| failed(error.to_string()))?
+            .map_err(|error| failed(error.to_string()))
+    }
+
+    fn remedy(&self) -> String {
+        let known_in: Option<PathBuf> = self.file.as_ref().map(|file| file.path().to_owned());
+        match known_in {
+            Some(path) => format!("stop this program, remove {} and start it again", path.display()),
+            None => "start this program again".to_owned(),
+        }
+    }
+
+    /// The newest checkpoint of the log, as the coordinator shows it, with cosignatures. It is not checked here.
+    ///
+    /// # Errors
+    /// [`CoordinatorCallError`]; code `not_found` where there is none yet.
+    pub async fn checkpoint(&self) -> Result<SignedNote, CoordinatorCallError> {
+        let request = Request::public("/log/checkpoint").with_answer_of(NOTE_MAX_BYTES);
+        let answer = self.caller.call(&request, None).await?;
+        let text = String::from_utf8(answer).map_err(|error| self.caller.invalid(&error.to_string()))?;
+        text.parse()
+            .map_err(|error: gristmill_protocol::log::note::NoteError| {
+                self.caller.invalid(&error.to_string())
+            })
+    }
+
+    /// The hashes of a tile of the log. Where a partial tile has filled up and is gone, the full one. They are not
+    /// checked here.
+    ///
+    /// # Errors
+    /// [`CoordinatorCallError`] where it can't be had, or is of another length.
+    pub async fn tile(&self, tile: Tile) -> Result<Vec<u8>, CoordinatorCallError> {
+        match self.one_tile(tile).await {
+            Err(error) if tile.is_partial() && !matches!(error, CoordinatorCallError::Unreachable { .. }) => {
+                self.one_tile(tile.full()).await
+            }
+            read => read,
+        }
+    }
+
+    async fn one_tile(&self, tile: Tile) -> Result<Vec<u8>, CoordinatorCallError> {
+        let request = Request::public(&format!("/log/{}", tile.path())).with_answer_of(tile.bytes());
+        let hashes = self.caller.call(&request, None).await?;
+        match hashes.len() == tile.bytes() {
+            true => Ok(hashes),
+            false => Err(self.caller.invalid(&format!(
+                "{tile} has {} bytes instead of {}",
+                hashes.len(),
+                tile.bytes()
+            ))),
+        }
+    }
+
+    /// Offers a cosignature of this account for a checkpoint of the last seconds.
+    ///
+    /// # Errors
+    /// [`CoordinatorCallError`]; a refusal says why the coordinator does not want it.
+    pub async fn cosign(
+        &self,
+        request: &CosignatureRequest,
+    ) -> Result<CosignatureAnswer, CoordinatorCallError> {
+        self.post("/v1/cosignatures", request).await
+    }
+
+    /// One receipt of the account, with all that proves it.
+    ///
+    /// # Errors
+    /// [`CoordinatorCallError`].
+    pub async fn receipt(&self, sequence: u64) -> Result<ReceiptView, CoordinatorCallError> {
+        self.call(Request::get(format!("/v1/receipts/{sequence}"))).await
     }
 
     /// The sealed listings that the coordinator has heard, to be verified by [`crate::Mesh::learn_listing`].
@@ -288,12 +406,33 @@ impl CoordinatorClient {
 
     /// Boxed, since asking for the coordinator's account is a call itself.
     async fn call<Answer: DeserializeOwned>(&self, request: Request) -> Result<Answer, CoordinatorCallError> {
-        let coordinator = if request.signed {
-            Some(Box::pin(self.coordinator()).await?)
+        let answer = if request.signed {
+            let coordinator = Box::pin(self.coordinator()).await?;
+            match self.caller.call(&request, Some(coordinator)).await {
+                Err(CoordinatorCallError::Refused {
+                    status: UNAUTHORIZED,
+                    code,
+                    message,
+                }) => {
+                    // It may have been handed over to a new key, for which calls are to be signed since.
+                    let refused = CoordinatorCallError::Refused {
+                        status: UNAUTHORIZED,
+                        code,
+                        message,
+                    };
+                    let now = Box::pin(self.network())
+                        .await
+                        .map_or(coordinator, |info| info.coordinator);
+                    if now == coordinator {
+                        return Err(refused);
+                    }
+                    self.caller.call(&request, Some(now)).await?
+                }
+                answer => answer?,
+            }
         } else {
-            None
+            self.caller.call(&request, None).await?
         };
-        let answer = self.caller.call(&request, coordinator).await?;
         serde_json::from_slice(&answer).map_err(|error| self.caller.invalid(&error.to_string()))
     }
 }

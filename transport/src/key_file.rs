@@ -1,12 +1,14 @@
 //! The file that holds an installation's key: 64 hexadecimal digits and a newline, for its owner's eyes only.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use gristmill_protocol::identity::Keypair;
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+use crate::private_file::{create_folder, folder_of, permissions};
 
 /// Most bytes read of a key file: digits, line ends and some blanks.
 const FILE_MAX_BYTES: usize = 128;
@@ -112,13 +114,8 @@ pub fn load(path: &Path) -> Result<Option<Keypair>, KeyFileError> {
 
 /// Writes a fresh key beside the path, syncs it, and links it into place unless somebody else was faster.
 fn create(path: &Path) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    permissions::private_folder(&mut DirBuilder::new())
-        .recursive(true)
-        .create(folder)?;
+    let folder = folder_of(path);
+    create_folder(&folder)?;
     let mut random = Zeroizing::new([0; 40]);
     getrandom::fill(random.as_mut_slice()).map_err(io::Error::other)?;
     let (secret, name) = random.split_at(32);
@@ -130,7 +127,7 @@ fn create(path: &Path) -> io::Result<()> {
     // Whether the link was made or not, the temporary name has served.
     let removed = fs::remove_file(&temporary);
     written.and(removed)?;
-    permissions::sync_folder(folder)
+    permissions::sync_folder(&folder)
 }
 
 fn write_synced(path: &Path, secret: &[u8]) -> io::Result<()> {
@@ -139,56 +136,6 @@ fn write_synced(path: &Path, secret: &[u8]) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()
-}
-
-/// What Unix calls permissions.
-#[cfg(unix)]
-mod permissions {
-    use std::fs::{DirBuilder, File, Metadata, OpenOptions};
-    use std::io;
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-    use std::path::Path;
-
-    pub(super) fn open_to_others(metadata: &Metadata) -> Option<u32> {
-        let mode = metadata.mode() & 0o7777;
-        (mode & 0o077 != 0).then_some(mode)
-    }
-
-    pub(super) fn private_folder(builder: &mut DirBuilder) -> &mut DirBuilder {
-        builder.mode(0o700)
-    }
-
-    pub(super) fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {
-        options.mode(0o600)
-    }
-
-    pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-        File::open(folder)?.sync_all()
-    }
-}
-
-/// Elsewhere a user's folder is private by inheritance.
-#[cfg(not(unix))]
-mod permissions {
-    use std::fs::{DirBuilder, Metadata, OpenOptions};
-    use std::io;
-    use std::path::Path;
-
-    pub(super) fn open_to_others(_: &Metadata) -> Option<u32> {
-        None
-    }
-
-    pub(super) fn private_folder(builder: &mut DirBuilder) -> &mut DirBuilder {
-        builder
-    }
-
-    pub(super) fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {
-        options
-    }
-
-    pub(super) fn sync_folder(_: &Path) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

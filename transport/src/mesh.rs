@@ -1,7 +1,8 @@
 //! The mesh: one libp2p swarm for every role, on one task, behind a handle.
 //!
-//! It hears listings by gossip and keeps them on a [`Board`], finds peers (bootstrap peers, Kademlia, mDNS on a
-//! LAN), and opens and accepts job streams. Every listing is verified before it is forwarded.
+//! It hears listings by gossip and keeps them on a [`Board`], hears checkpoints of logs that are watched, finds peers
+//! (bootstrap peers, Kademlia, mDNS on a LAN), and opens and accepts job streams. Whatever comes by gossip is verified
+//! before it is forwarded.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -10,6 +11,9 @@ use std::time::Duration;
 use gristmill_protocol::board::{Board, Insertion};
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::listing::ListingError;
+use gristmill_protocol::log::checkpoint::LogKeys;
+use gristmill_protocol::log::evidence::Evidence;
+use gristmill_protocol::log::note::SignedNote;
 use libp2p::multiaddr::Protocol;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,18 +25,27 @@ use crate::job_stream::budget::StreamBudget;
 use crate::job_stream::{ConsumerJobStream, ProviderJobStream};
 use crate::peer_identity::peer_of;
 
+pub use checkpoints::{
+    AnnounceError, CHECKPOINT_MESSAGE_MAX_BYTES, CHECKPOINTS_TOPIC, EVIDENCE_PER_LOG_MAX, Heard,
+    LOG_FEED_QUEUE, LogFeed,
+};
 pub use configuration::{DEFAULT_MESH_PORT, MeshConfig, listen_addresses};
 pub use libp2p::Multiaddr;
 
 pub(crate) mod addresses;
+mod announcements;
 mod behaviour;
 mod bootstrap;
+mod checkpoints;
 mod configuration;
 mod driver;
 mod gossip;
+mod setup;
 mod shared;
+mod token_bucket;
 mod transport;
 
+use checkpoints::Announcement;
 use driver::{Command, Driver};
 use shared::Shared;
 
@@ -182,6 +195,8 @@ impl Mesh {
         let (commands, received) = mpsc::channel(COMMAND_QUEUE);
         let shared = Arc::new(Shared {
             board: RwLock::new(Board::new(config.board_providers_max)),
+            checkpoints: Mutex::default(),
+            watching: watch::Sender::new(false),
             board_version: watch::Sender::new(0),
             peers: watch::Sender::new(BTreeSet::new()),
             listeners: watch::Sender::new(BTreeSet::new()),
@@ -252,6 +267,47 @@ impl Mesh {
     /// [`ListingError`] where it is invalid.
     pub fn learn_listing(&self, sealed: &[u8]) -> Result<Insertion, ListingError> {
         self.shared.insert(sealed, (self.clock)())
+    }
+
+    /// Watches a log: what its keys signed, and evidence against it, is heard by this peer and forwarded to others, for
+    /// as long as the feed lives. A log has one feed; the newest one takes the place of those before.
+    #[must_use]
+    pub fn watch_log(&self, keys: &LogKeys) -> LogFeed {
+        let feed = self.shared.checkpoints().watch(keys);
+        self.shared.watching.send_replace(true);
+        feed
+    }
+
+    /// Takes the keys that a watched log has now, after a hand-over.
+    pub fn follow_log_keys(&self, keys: &LogKeys) {
+        self.shared.checkpoints().follow(keys);
+    }
+
+    /// Says to the peers, and to those who come later, which checkpoint of a watched log this peer knows, in place of
+    /// the one it said before. It travels without cosignatures.
+    ///
+    /// # Errors
+    /// [`AnnounceError`] where peers would refuse it.
+    pub async fn publish_checkpoint(&self, note: SignedNote) -> Result<Published, AnnounceError> {
+        let announcement = self.shared.checkpoints().announce_checkpoint(note)?;
+        self.announce(announcement).await
+    }
+
+    /// Says to the peers, and to those who come later, that a watched log lied.
+    ///
+    /// # Errors
+    /// [`AnnounceError`] where peers would refuse it.
+    pub async fn publish_evidence(&self, evidence: Evidence) -> Result<Published, AnnounceError> {
+        let announcement = self.shared.checkpoints().announce_evidence(evidence)?;
+        self.announce(announcement).await
+    }
+
+    async fn announce(&self, announcement: Announcement) -> Result<Published, AnnounceError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Announce { announcement, reply })
+            .await
+            .ok_or(AnnounceError::Stopped)?;
+        answer.await.map_err(|_| AnnounceError::Stopped)
     }
 
     /// Reads the board. Keep it short: the mesh waits meanwhile.

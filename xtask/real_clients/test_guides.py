@@ -1,5 +1,6 @@
 """The guides, word by word: every `sh`, `python` and `toml` block of each is run."""
 
+import json
 import os
 import re
 import subprocess
@@ -120,6 +121,36 @@ def test_the_guides_with_the_guide_model(tmp_path):
     finally:
         for name in ("client", "node", "coordinator"):
             terminals[name].close()
+
+
+def test_the_operators_guide(tmp_path):
+    """Every command of the operators' guide that needs no database, in the order in which it has them."""
+    terminal = Terminal(tmp_path, "coordinator")
+    terminal.environment["GRISTMILL_COORDINATOR_MESH_LISTEN"] = "/ip4/127.0.0.1/udp/0/quic-v1"
+
+    def run(block):
+        return [done.stdout for _, done in sh(terminal, "coordinator.md", block)]
+
+    try:
+        run(0)
+        eventually("coordinator", lambda: get("http://127.0.0.1:7400/healthz"))
+        run(1)
+        frozen, unfrozen, statement, _ = run(2)
+        assert "FROZEN" in frozen and "FROZEN" in unfrozen.splitlines()[1] and "prepaid" in statement
+        eventually("a checkpoint", lambda: get("http://127.0.0.1:7400/v1/network"))
+        private, public, offline = run(3)
+        assert "clean" in private and "everything holds" in public and "stolen key" in offline
+        assert "read back and verified" in run(4)[0]
+        assert "audit" in run(5)[0]
+        terminal.close()
+        terminal.served = []
+        assert "new key" in run(6)[0]
+        run(0)
+        eventually("coordinator", lambda: get("http://127.0.0.1:7400/healthz"))
+        done = terminal.run("gristmill ledger verify --coordinator http://127.0.0.1:7400 --json")
+        assert json.loads(done.stdout)["handovers"] == 1
+    finally:
+        terminal.close()
 
 
 @pytest.mark.parametrize("guide", sorted(path.name for path in GUIDES.glob("*.md")))

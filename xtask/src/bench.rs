@@ -1,5 +1,6 @@
 //! `cargo xtask bench …`: each figure beside a peer or a physical limit, measured in the same run.
 
+mod ledger;
 mod path;
 mod report;
 mod stream;
@@ -11,6 +12,8 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// Payload throughput of a job stream against raw quinn on loopback
     Stream(stream::Arguments),
+    /// Durable settlements against PostgreSQL and against the bound of this disk and these cores
+    Ledger(ledger::Arguments),
     /// What the market adds to a request: proxy, QUIC, admission and vouchers against calling the upstream directly
     Path(path::Arguments),
 }
@@ -23,6 +26,7 @@ pub(crate) fn run(bench: Bench) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match bench {
         Bench::Stream(arguments) => runtime.block_on(stream::run(arguments)),
+        Bench::Ledger(arguments) => runtime.block_on(ledger::run(arguments)),
         Bench::Path(arguments) => runtime.block_on(path::run(arguments)),
     }
 }

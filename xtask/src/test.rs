@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold, on a fresh machine with Rust, Python and Node.
 
 mod environment;
+mod postgres;
 mod steps;
 
 use std::time::Instant;

@@ -241,6 +241,16 @@ impl ApiFailure {
         Self::new(503, "coordinator_unavailable", message).retry_after(5)
     }
 
+    /// The coordinator was caught lying, and nothing more is set aside with it.
+    #[must_use]
+    pub fn coordinator_distrusted(reason: &str) -> Self {
+        let message = format!(
+            "no more credits are set aside with this coordinator: {reason}. 'gristmill client witness' shows it; \
+             refuse_lying_coordinator = false in the [client] section goes on all the same"
+        );
+        Self::new(503, "coordinator_distrusted", message)
+    }
+
     /// The client is ending.
     #[must_use]
     pub fn shutting_down() -> Self {

@@ -68,6 +68,23 @@ pub(super) async fn health(State(proxy): State<Arc<Proxy>>) -> Response {
     }))
 }
 
+/// `GET /v1/witness`: what the client's witness knows of the coordinator's log.
+pub(super) async fn witness(State(proxy): State<Arc<Proxy>>) -> Response {
+    let market = &proxy.market;
+    let status = market.link.witness().status();
+    let now_ms = (market.clock)();
+    let age_ms = status
+        .checkpoint
+        .as_ref()
+        .map(|checkpoint| now_ms.saturating_sub(checkpoint.accepted_at_ms));
+    json_response(&json!({
+        "witness": status,
+        "checkpoint_age_ms": age_ms,
+        "distrusted_because": status.distrust(),
+        "opens_channels": market.link.distrust().is_none(),
+    }))
+}
+
 /// `GET /readyz`: a request has a chance.
 pub(super) async fn readiness(State(proxy): State<Arc<Proxy>>) -> Response {
     let models = on_offer(&proxy).data.len();
@@ -89,6 +106,7 @@ pub(super) async fn readiness(State(proxy): State<Arc<Proxy>>) -> Response {
         "status": "ready",
         "models": models,
         "coordinator": if link == LinkState::Joined { "joined" } else { "away" },
+        "coordinator_distrusted_because": proxy.market.link.witness().distrust(),
         "peers": proxy.market.mesh.connected_peers().len(),
     }))
 }

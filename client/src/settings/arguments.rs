@@ -52,6 +52,15 @@ pub struct ServeArguments {
         default_missing_value = "true"
     )]
     pub mdns: Option<bool>,
+    /// Open no more channels with a coordinator whose log was caught lying [default: true]
+    #[arg(
+        long,
+        env = "GRISTMILL_CLIENT_REFUSE_LYING_COORDINATOR",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub refuse_lying_coordinator: Option<bool>,
     /// Host name, beside loopback's, under which programs may reach the endpoint; repeat or separate by commas
     #[arg(
         long = "allowed-host",

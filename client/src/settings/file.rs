@@ -28,6 +28,8 @@ pub struct FileSection {
     pub mesh_listen: Option<Vec<String>>,
     /// Whether the mesh peer looks for others on the local network (mDNS). Default: false.
     pub mdns: Option<bool>,
+    /// Whether to open no more channels with a coordinator whose log was caught lying. Default: true.
+    pub refuse_lying_coordinator: Option<bool>,
     /// Keys of which programs must show one, as `Authorization: Bearer KEY`. Default: none, on loopback only.
     pub api_keys: Option<Vec<ApiKey>>,
     /// Host names, beside loopback's, under which programs may reach the endpoint. Default: none.

@@ -23,3 +23,4 @@ mod misbehaviour;
 mod payment;
 mod privacy;
 mod provider;
+mod witness;

@@ -84,12 +84,21 @@ pub struct TestProvider {
 
 struct Shared {
     keypair: Keypair,
-    coordinator: AccountId,
+    /// The coordinator's keys, the first one first.
+    coordinators: Vec<AccountId>,
     price: Price,
     window: Credits,
     script: Mutex<Script>,
     channels: Mutex<BTreeMap<ChannelId, Arc<Mutex<ProviderChannel>>>>,
     jobs: watch::Sender<Vec<JobRecord>>,
+}
+
+impl Shared {
+    /// What a ticket says, if one of the coordinator's keys signed it.
+    fn ticket(&self, ticket: &str) -> Option<TicketClaims> {
+        let verify = |key| TicketClaims::verify(ticket, key, &self.keypair.account(), unix_ms()).ok();
+        self.coordinators.iter().find_map(verify)
+    }
 }
 
 /// What a provider offers.
@@ -118,6 +127,16 @@ impl Default for Setup {
 
 impl TestProvider {
     pub async fn start(setup: Setup, coordinator: AccountId, bootstrap: &[String], script: Script) -> Self {
+        Self::start_with_keys(setup, vec![coordinator], bootstrap, script).await
+    }
+
+    /// A provider that takes the tickets of several keys of a coordinator.
+    pub async fn start_with_keys(
+        setup: Setup,
+        coordinators: Vec<AccountId>,
+        bootstrap: &[String],
+        script: Script,
+    ) -> Self {
         let keypair = Keypair::from_secret(&rand::random());
         let config = MeshConfig {
             bootstrap: bootstrap.iter().map(|address| address.parse().unwrap()).collect(),
@@ -132,7 +151,7 @@ impl TestProvider {
             issued_at_ms: unix_ms(),
             ttl_ms: 300_000,
             addresses: mesh.listen_addresses().iter().map(ToString::to_string).collect(),
-            coordinators: vec![coordinator],
+            coordinators: coordinators.clone(),
             region: String::new(),
             offers: vec![Offer {
                 kind: setup.kind,
@@ -150,7 +169,7 @@ impl TestProvider {
         mesh.publish_listing(sealed.clone()).await.unwrap();
         let shared = Arc::new(Shared {
             keypair: keypair.clone(),
-            coordinator,
+            coordinators,
             price,
             window: Credits::micro(setup.window),
             script: Mutex::new(script),
@@ -220,12 +239,7 @@ async fn serve(shared: Arc<Shared>, consumer: AccountId, mut stream: ProviderJob
         jobs.push(record);
     });
     let job = Job { shared, index, open };
-    let claims = TicketClaims::verify(
-        &job.open.ticket,
-        &job.shared.coordinator,
-        &job.shared.keypair.account(),
-        unix_ms(),
-    );
+    let claims = job.shared.ticket(&job.open.ticket);
     let claims = claims.expect("the client sent a valid ticket");
     assert_eq!(claims.sub, consumer, "the ticket is the caller's");
     let (sender, receiver) = stream.split();
@@ -413,12 +427,7 @@ impl Job {
         mut sender: FrameSender<ProviderFrame>,
         receiver: FrameReceiver<ConsumerFrame>,
     ) {
-        let claims = TicketClaims::verify(
-            &self.open.ticket,
-            &self.shared.coordinator,
-            &self.shared.keypair.account(),
-            unix_ms(),
-        );
+        let claims = self.shared.ticket(&self.open.ticket);
         let delivery = Delivery {
             channel: claims.unwrap().jti,
             request_id: self.open.request_id.clone(),

@@ -1,7 +1,7 @@
 //! How a call that fails is answered: one place that maps every refusal to an HTTP status and a code for programs.
 
-use gristmill_ledger::ledger::{PostError, ReadError};
 use gristmill_ledger::refusal::Refusal;
+use gristmill_ledger::store::{PostError, ReadError};
 
 use crate::core::authentication::AuthenticationError;
 use crate::core::channel_policy::PolicyError;
@@ -137,14 +137,20 @@ impl From<Refusal> for Rejection {
             | Refusal::NotExpired { .. }
             | Refusal::StarterAlreadyGranted { .. }
             | Refusal::IssuanceExhausted { .. }
-            | Refusal::TurnoverExhausted { .. } => Self::new(409, "conflict", message),
+            | Refusal::TurnoverExhausted { .. }
+            | Refusal::StarterBudgetExhausted { .. }
+            | Refusal::FrozenAlready { .. }
+            | Refusal::EntryConflict { .. }
+            | Refusal::Handover(_) => Self::new(409, "conflict", message),
+            Refusal::AccountFrozen { .. } => Self::new(403, "account_frozen", message),
             Refusal::InvalidSignature { .. }
             | Refusal::WrongSigner { .. }
             | Refusal::OtherChannel { .. }
             | Refusal::AboveLimit { .. }
             | Refusal::ZeroAmount
             | Refusal::FeeTooHigh { .. }
-            | Refusal::ReasonTooLong { .. } => Self::invalid_request(message),
+            | Refusal::ReasonTooLong { .. }
+            | Refusal::NoReason => Self::invalid_request(message),
         }
     }
 }
@@ -158,6 +164,14 @@ impl From<PostError> for Rejection {
             PostError::ReadOnly { .. } => Self::unavailable(
                 "the coordinator's ledger takes no entries now; its operator has to act",
                 60,
+            ),
+            PostError::DiskFull { .. } => Self::unavailable(
+                "the disk of the coordinator's ledger is full; its operator has to act",
+                30,
+            ),
+            PostError::Unavailable { .. } => Self::unavailable(
+                "the coordinator's database can't be reached now; repeat the call",
+                2,
             ),
             PostError::Stopped => Self::unavailable("the coordinator is shutting down", 10),
             PostError::Read(error) => error.into(),

@@ -13,16 +13,23 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::{Json, Router};
 use gristmill_protocol::coordinator_api::{
-    AccountView, ApiError, ChannelView, ErrorBody, GrantRequest, Jwk, JwkSet, ListingsAnswer, NetworkInfo,
-    OpenChannelAnswer, OpenChannelRequest, ReceiptsPage, SettleAnswer, SettleRequest, SettlementResult,
+    AccountView, ApiError, ChannelView, CosignatureAnswer, CosignatureRequest, ErrorBody, GrantRequest, Jwk,
+    JwkSet, ListingsAnswer, LogInfo, NetworkInfo, OpenChannelAnswer, OpenChannelRequest, ReceiptView,
+    ReceiptsPage, SettleAnswer, SettleRequest, SettlementResult,
 };
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
-use gristmill_protocol::ids::{ChannelId, GrantId};
+use gristmill_protocol::ids::{ChannelId, EntryId, GrantId};
+use gristmill_protocol::operator_api::{FreezeRequest, StatementEntry, StatementKind, StatementPage};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
 
+use super::log_routes::{
+    __path_cosign, __path_log_checkpoint, __path_log_entries, __path_log_tile, __path_receipt, cosign,
+    log_checkpoint, log_entries, log_tile, receipt,
+};
+use super::operator_routes::{__path_freeze, __path_statement, freeze, statement};
 use super::signed_call::{PathParameter, QueryParameters, SignedCall, SignedJson};
 use crate::core::rejection::Rejection;
 use crate::service::Service;
@@ -37,7 +44,8 @@ macro_rules! routes {
 
         /// The router of all of them.
         pub(crate) fn router() -> Router<Arc<Service>> {
-            Router::new()$(.route($path, axum::routing::$method($handler)))*
+            // An index has slashes in it, which OpenAPI has no way to say.
+            Router::new()$(.route(&$path.replace("{index}", "{*index}"), axum::routing::$method($handler)))*
         }
 
         #[derive(OpenApi)]
@@ -52,7 +60,9 @@ macro_rules! routes {
             components(schemas(
                 AccountId, AccountView, ApiError, ChannelId, ChannelView, Credits, ErrorBody, GrantId, GrantRequest,
                 Health, Jwk, JwkSet, ListingsAnswer, NetworkInfo, OpenChannelAnswer, OpenChannelRequest,
-                ReceiptsPage, SettleAnswer, SettleRequest, SettlementResult
+                ReceiptsPage, SettleAnswer, SettleRequest, SettlementResult, CosignatureAnswer, CosignatureRequest,
+                LogInfo, ReceiptView, EntryId, FreezeRequest,
+                StatementEntry, StatementKind, StatementPage
             )),
             modifiers(&CallerToken)
         )]
@@ -68,7 +78,14 @@ routes! {
     post "/v1/channels/{channel}/close" => close_channel,
     post "/v1/settlements" => settle,
     get "/v1/receipts" => receipts,
+    get "/v1/receipts/{sequence}" => receipt,
+    post "/v1/cosignatures" => cosign,
+    get "/log/checkpoint" => log_checkpoint,
+    get "/log/tile/{level}/{index}" => log_tile,
+    get "/log/tile/entries/{index}" => log_entries,
     post "/v1/grants" => grant,
+    post "/v1/freezes" => freeze,
+    get "/v1/statement" => statement,
     get "/v1/listings" => listings,
     get "/v1/network" => network,
     get "/.well-known/jwks.json" => jwks,
@@ -94,6 +111,11 @@ impl Modify for CallerToken {
             .build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("caller_token", SecurityScheme::Http(scheme));
+        let auditor = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A key that the operator gave to an auditor."))
+            .build();
+        components.add_security_scheme("auditor_key", SecurityScheme::Http(auditor));
     }
 }
 
@@ -136,6 +158,7 @@ async fn account(
 ) -> Answer<AccountView> {
     service
         .account(call.account, query.account.unwrap_or(call.account))
+        .await
         .map(Json)
 }
 
@@ -173,7 +196,7 @@ async fn channel(
     PathParameter(channel): PathParameter<ChannelId>,
     call: SignedCall,
 ) -> Answer<ChannelView> {
-    service.channel(call.account, channel).map(Json)
+    service.channel(call.account, channel).await.map(Json)
 }
 
 /// Ends a channel early; what is left of the hold returns to the consumer. Only its provider may.
@@ -416,6 +439,8 @@ mod tests {
         for (method, path) in ROUTES {
             let signed = document["paths"][path][method].get("security").is_some();
             let open = [
+                "/log/checkpoint",
+                "/log/tile/{level}/{index}",
                 "/v1/listings",
                 "/v1/network",
                 "/.well-known/jwks.json",

@@ -19,7 +19,7 @@ impl Service {
         consumer: AccountId,
         request: OpenChannelRequest,
     ) -> Result<OpenChannelAnswer, Rejection> {
-        let redeem_by_ms = match self.ledger.channel(&request.channel) {
+        let redeem_by_ms = match self.ledger.channel(&request.channel).await? {
             Some(opened) => opened.redeem_by_ms,
             None => self
                 .policy
@@ -47,7 +47,7 @@ impl Service {
             return Err(Self::contradiction("an opened channel", posted.sequence));
         };
         tracing::info!(%channel, %consumer, %provider, %limit, repeated = posted.repeated, "channel opened");
-        let state = self.channel_of(&consumer, channel)?;
+        let state = self.channel_of(&consumer, channel).await?;
         Ok(OpenChannelAnswer {
             ticket: ticket(&posted, opened, &self.keypair),
             channel: view(&state),
@@ -55,8 +55,12 @@ impl Service {
     }
 
     /// A channel as one of its parties, or the operator, sees it.
-    pub(crate) fn channel(&self, caller: AccountId, channel: ChannelId) -> Result<ChannelView, Rejection> {
-        self.channel_of(&caller, channel).map(|state| view(&state))
+    pub(crate) async fn channel(
+        &self,
+        caller: AccountId,
+        channel: ChannelId,
+    ) -> Result<ChannelView, Rejection> {
+        Ok(view(&self.channel_of(&caller, channel).await?))
     }
 
     /// Ends a channel in its provider's name.
@@ -65,7 +69,7 @@ impl Service {
         caller: AccountId,
         channel: ChannelId,
     ) -> Result<ChannelView, Rejection> {
-        let state = self.channel_of(&caller, channel)?;
+        let state = self.channel_of(&caller, channel).await?;
         if caller != state.provider {
             return Err(Rejection::forbidden(
                 "only the provider can close a channel early; what is left returns after its redeem-by time",
@@ -77,12 +81,12 @@ impl Service {
         };
         let posted = self.post(Entry::CloseChannel(close)).await?;
         tracing::info!(%channel, repeated = posted.repeated, "channel closed by its provider");
-        self.channel(caller, channel)
+        self.channel(caller, channel).await
     }
 
     /// Strangers can't tell a channel that they may not see from one that does not exist.
-    fn channel_of(&self, caller: &AccountId, channel: ChannelId) -> Result<ChannelState, Rejection> {
-        let state = self.ledger.channel(&channel).filter(|state| {
+    async fn channel_of(&self, caller: &AccountId, channel: ChannelId) -> Result<ChannelState, Rejection> {
+        let state = self.ledger.channel(&channel).await?.filter(|state| {
             *caller == state.consumer || *caller == state.provider || self.is_operator(caller)
         });
         Ok(state.ok_or(Refusal::UnknownChannel { channel })?)

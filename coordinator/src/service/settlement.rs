@@ -1,12 +1,13 @@
 //! Settlement of vouchers, and receipts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::future::join_all;
+use futures::stream::{self, StreamExt as _};
 use gristmill_ledger::entry::{Entry, Settle};
-use gristmill_ledger::ledger::PostError;
 use gristmill_ledger::outcome::{Effect, Posted};
 use gristmill_ledger::refusal::Refusal;
+use gristmill_ledger::store::PostError;
 use gristmill_protocol::coordinator_api::{
     RECEIPTS_PER_PAGE_MAX, ReceiptsPage, SettleAnswer, SettleRequest, SettlementResult,
     VOUCHERS_PER_CALL_MAX, voucher_from_text,
@@ -19,11 +20,17 @@ use super::Service;
 use crate::core::documents::receipt;
 use crate::core::rejection::Rejection;
 
+/// Vouchers of one call that are with the ledger at once.
+const SETTLED_AT_ONCE: usize = 64;
+/// How often, and how long each time, a settlement waits for room in the ledger: a second in all.
+const OVERLOADED_ATTEMPTS: u32 = 100;
+const OVERLOADED_WAIT: Duration = Duration::from_millis(10);
 /// Receipts of a page unless the caller says how many.
 const RECEIPTS_PER_PAGE: usize = 100;
 
 impl Service {
-    /// Settles a batch. All its entries are handed to the ledger at once, so that they share its group commits.
+    /// Settles a batch. So many of its entries are with the ledger at once that they share group commits, and so few
+    /// that other calls find room.
     pub(crate) async fn settle(self: &Arc<Self>, request: SettleRequest) -> Result<SettleAnswer, Rejection> {
         let count = request.vouchers.len();
         if count > VOUCHERS_PER_CALL_MAX {
@@ -35,7 +42,10 @@ impl Service {
         // A thousand signatures take tens of milliseconds of computing, which would keep other calls waiting.
         let span = tracing::Span::current();
         let results = tokio::task::spawn_blocking(move || {
-            let settle_all = join_all(request.vouchers.iter().map(|text| service.settle_one(text)));
+            let settlements = request.vouchers.iter().map(|text| service.settle_one(text));
+            let settle_all = stream::iter(settlements)
+                .buffered(SETTLED_AT_ONCE)
+                .collect::<Vec<_>>();
             Handle::current().block_on(settle_all.instrument(span))
         })
         .await
@@ -43,37 +53,54 @@ impl Service {
             tracing::error!(%error, "settling failed");
             Rejection::internal()
         })?;
-        let results = results.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let (results, log_indices): (Vec<_>, Vec<_>) = results
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .unzip();
         let settled = results
             .iter()
             .filter(|result| matches!(result, SettlementResult::Settled { .. }))
             .count();
         tracing::info!(vouchers = count, settled, "vouchers handed in");
-        Ok(SettleAnswer { results })
+        Ok(SettleAnswer { results, log_indices })
     }
 
-    /// The result of one voucher. Only a ledger that takes nothing fails the whole call: then the caller repeats it,
-    /// and finds the receipts of what was settled all the same among its receipts.
-    async fn settle_one(&self, text: &str) -> Result<SettlementResult, Rejection> {
+    /// The result of one voucher, and the leaf of the settlement that paid it. Only a ledger that takes nothing fails
+    /// the whole call: then the caller repeats it, and finds the receipts of what was settled all the same among its
+    /// receipts.
+    async fn settle_one(&self, text: &str) -> Result<(SettlementResult, Option<u64>), Rejection> {
         let voucher = match voucher_from_text(text) {
             Ok(voucher) => voucher,
             Err(error) => return Ok(refused("invalid_voucher", error.to_string())),
         };
         let channel = voucher.content_unchecked().channel;
         // Signatures cost a thousand times as much as these: garbage is refused without checking any.
-        let consumer = self.ledger.channel(&channel).map(|state| state.consumer);
+        let consumer = self.ledger.channel(&channel).await?.map(|state| state.consumer);
         let posted = match consumer {
             None => Err(Refusal::UnknownChannel { channel }.into()),
             Some(consumer) if *voucher.signer() != consumer => {
                 Err(Refusal::WrongSigner { channel, consumer }.into())
             }
-            Some(_) => self.post(Entry::Settle(Settle { channel, voucher })).await,
+            Some(_) => self.post_patiently(Settle { channel, voucher }).await,
         };
         match posted {
-            Ok(posted) => self.settlement_result(&posted),
+            Ok(posted) => Ok((self.settlement_result(&posted)?, posted.sequence.checked_sub(1))),
             Err(PostError::Refused(refusal)) => Ok(refused(refusal.code(), refusal.to_string())),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Posts a settlement, and waits a while for room where the ledger has none: the caller has waited in the queue
+    /// for it already, and would only come again with the same batch.
+    async fn post_patiently(&self, settle: Settle) -> Result<Posted, PostError> {
+        for _ in 0..OVERLOADED_ATTEMPTS {
+            match self.post(Entry::Settle(settle.clone())).await {
+                Err(PostError::Overloaded { .. }) => tokio::time::sleep(OVERLOADED_WAIT).await,
+                posted => return posted,
+            }
+        }
+        self.post(Entry::Settle(settle)).await
     }
 
     fn settlement_result(&self, posted: &Posted) -> Result<SettlementResult, Rejection> {
@@ -105,13 +132,13 @@ impl Service {
                 "limit must be 1 to {RECEIPTS_PER_PAGE_MAX}"
             )));
         }
-        let page = self.ledger.settlements(account, before, limit).await?;
+        let page = self.ledger.settlements(&account, before, limit).await?;
         let last = page
             .last()
             .filter(|_| page.len() == limit)
             .map(|posted| posted.sequence);
         let next = match last {
-            Some(last) if !self.ledger.settlements(account, Some(last), 1).await?.is_empty() => Some(last),
+            Some(last) if !self.ledger.settlements(&account, Some(last), 1).await?.is_empty() => Some(last),
             _ => None,
         };
         let receipt_of = |posted: &Posted| match &posted.outcome.effect {
@@ -120,14 +147,13 @@ impl Service {
         };
         Ok(ReceiptsPage {
             receipts: page.iter().map(receipt_of).collect::<Result<_, _>>()?,
+            proofs: self.proofs(&page).await,
             next,
         })
     }
 }
 
-fn refused(code: &str, message: String) -> SettlementResult {
-    SettlementResult::Refused {
-        code: code.to_owned(),
-        message,
-    }
+fn refused(code: &str, message: String) -> (SettlementResult, Option<u64>) {
+    let code = code.to_owned();
+    (SettlementResult::Refused { code, message }, None)
 }

@@ -9,7 +9,7 @@ use gristmill_coordinator::clock::Clock;
 use gristmill_coordinator::server::signing_key_path;
 use gristmill_coordinator::{Coordinator, RunningCoordinator, Settings, StartError};
 use gristmill_ledger::book::Totals;
-use gristmill_ledger::ledger::{Ledger, LedgerOptions};
+use gristmill_ledger::{EmbeddedOptions, Ledger};
 use gristmill_protocol::coordinator_api::{
     AccountView, ChannelView, GrantRequest, OpenChannelAnswer, OpenChannelRequest, ReceiptsPage,
     SettleAnswer, SettleRequest, voucher_text,
@@ -158,8 +158,8 @@ impl Network {
     pub async fn totals_at_the_end(&mut self) -> Totals {
         let directory = self.running().ledger_directory().to_owned();
         self.stop().await;
-        let ledger = Ledger::open(&directory, &LedgerOptions::default()).unwrap();
-        let totals = ledger.totals();
+        let ledger = Ledger::open(&directory, &EmbeddedOptions::default()).unwrap();
+        let totals = ledger.head().await.unwrap().totals;
         ledger.shutdown().await.unwrap();
         let sum = totals.fees.microcredits() + totals.available.microcredits() + totals.held.microcredits();
         assert_eq!(

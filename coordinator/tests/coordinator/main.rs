@@ -12,7 +12,13 @@
 mod accounts;
 mod authentication;
 mod channels;
+mod gossip;
 mod harness;
 mod lifecycle;
+mod log;
+mod operator;
+mod public_log;
 mod robustness;
+mod rotation;
 mod settlements;
+mod shared;

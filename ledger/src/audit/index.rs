@@ -1,13 +1,12 @@
 //! Holding the index against the replay.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::{Problem, Problems};
-use crate::index::{Index, IndexError, IndexedEntry, Selection, SledIndex};
+use crate::disk::Disk;
+use crate::index::{Comparison, IndexedEntry};
 
 /// Whether the index agrees with the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -34,28 +33,19 @@ pub(super) struct IndexCheck {
 
 enum State {
     Comparing {
-        index: SledIndex,
-        entries: u64,
+        comparison: Box<Comparison>,
         agrees: bool,
-        _copy: tempfile::TempDir,
     },
     Done(IndexVerdict),
 }
 
 impl IndexCheck {
-    /// Opens a copy of the index, because opening it where it is would change it.
-    pub(super) fn begin(path: &Path, in_use: bool, problems: &mut Problems) -> Self {
-        let state = match (in_use, path.is_dir()) {
-            (true, _) => State::Done(IndexVerdict::InUse),
-            (false, false) => State::Done(IndexVerdict::Absent),
-            (false, true) => open_copy(path).unwrap_or_else(|error| {
-                problems.add(problem(
-                    path,
-                    None,
-                    format!("{error}; the next start rebuilds it"),
-                ));
-                State::Done(IndexVerdict::Differs)
-            }),
+    /// Opens the index for reading, which changes nothing.
+    pub(super) fn begin(disk: &dyn Disk, path: &Path, in_use: bool, problems: &mut Problems) -> Self {
+        let state = if in_use {
+            State::Done(IndexVerdict::InUse)
+        } else {
+            open(disk, path, problems)
         };
         Self {
             path: path.to_owned(),
@@ -63,22 +53,21 @@ impl IndexCheck {
         }
     }
 
+    /// The last record of which the index knows.
+    pub(super) fn newest(&self) -> u64 {
+        match &self.state {
+            State::Comparing { comparison, .. } => comparison.entries(),
+            State::Done(_) => 0,
+        }
+    }
+
     pub(super) fn compare(&mut self, replayed: &IndexedEntry, problems: &mut Problems) {
-        let State::Comparing {
-            index,
-            entries,
-            agrees,
-            ..
-        } = &mut self.state
-        else {
+        let State::Comparing { comparison, agrees } = &mut self.state else {
             return;
         };
-        if replayed.sequence > *entries {
-            return;
-        }
-        let what = match difference(index, replayed) {
-            Ok(None) => return,
-            Ok(Some(what)) => what,
+        let what = match comparison.agrees(replayed) {
+            Ok(true) => return,
+            Ok(false) => "the index says something else about the entry than the journal".to_owned(),
             Err(error) => error.to_string(),
         };
         *agrees = false;
@@ -88,68 +77,51 @@ impl IndexCheck {
     pub(super) fn finish(self, last: u64, problems: &mut Problems) -> IndexVerdict {
         match self.state {
             State::Done(verdict) => verdict,
-            State::Comparing { entries, .. } if entries > last => {
+            State::Comparing { comparison, .. } if comparison.entries() > last => {
                 let what = format!(
-                    "the index has {entries} entries, of which the journal has {last}: what is missing from the \
-                     journal had been synced"
+                    "the index has {} entries, of which the journal has {last}: what is missing from the journal had \
+                     been synced",
+                    comparison.entries()
                 );
                 problems.add(problem(&self.path, Some(last + 1), what));
                 IndexVerdict::Differs
             }
             State::Comparing { agrees: false, .. } => IndexVerdict::Differs,
-            State::Comparing { entries, .. } => IndexVerdict::Agrees { entries },
+            State::Comparing { comparison, .. } => IndexVerdict::Agrees {
+                entries: comparison.entries(),
+            },
         }
     }
 }
 
-fn open_copy(path: &Path) -> Result<State, IndexError> {
-    let copied = tempfile::tempdir().and_then(|copy| copy_folder(path, copy.path()).map(|()| copy));
-    let copy = copied.map_err(|error| IndexError::Store(error.to_string()))?;
-    let index = SledIndex::open(copy.path())?;
-    let entries = index.head()?.map_or(0, |head| head.sequence);
-    Ok(State::Comparing {
-        index,
-        entries,
-        agrees: true,
-        _copy: copy,
-    })
-}
-
-fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
-    for item in fs::read_dir(from)? {
-        let item = item?;
-        let target = to.join(item.file_name());
-        if item.file_type()?.is_dir() {
-            fs::create_dir(&target)?;
-            copy_folder(&item.path(), &target)?;
-        } else {
-            fs::copy(item.path(), &target)?;
+fn open(disk: &dyn Disk, path: &Path, problems: &mut Problems) -> State {
+    let comparison = match Comparison::begin(disk, path) {
+        Ok(Some(comparison)) => comparison,
+        Ok(None) => return State::Done(IndexVerdict::Absent),
+        Err(error) => {
+            problems.add(problem(
+                path,
+                None,
+                format!("{error}; the next start rebuilds it"),
+            ));
+            return State::Done(IndexVerdict::Differs);
         }
+    };
+    let mut agrees = true;
+    if let Some(damage) = comparison.damage() {
+        agrees = false;
+        problems.add(Problem {
+            file: damage.file.clone(),
+            offset: Some(damage.offset),
+            sequence: Some(comparison.entries() + 1),
+            what: "the index is damaged or was not written to its end; the next start rebuilds it from here"
+                .into(),
+        });
     }
-    Ok(())
-}
-
-/// In what the index differs from what the journal says about one entry.
-fn difference(index: &SledIndex, replayed: &IndexedEntry) -> Result<Option<String>, IndexError> {
-    let sequence = replayed.sequence;
-    if index.entry(sequence)?.as_ref() != Some(replayed) {
-        return Ok(Some("the index has another entry than the journal".into()));
+    State::Comparing {
+        comparison: Box::new(comparison),
+        agrees,
     }
-    if index.sequence_of(&replayed.record_hash)? != Some(sequence) {
-        return Ok(Some("the index does not find the entry by its hash".into()));
-    }
-    for account in replayed.outcome.parties() {
-        let listed = |selection| {
-            let newest = index.history(&account, selection, Some(sequence.saturating_add(1)), 1)?;
-            Ok(newest == [sequence])
-        };
-        if !listed(Selection::All)? || listed(Selection::Settlements)? != replayed.is_settlement() {
-            return Ok(Some(format!(
-                "the index does not list the entry for account {account}"
-            )));
-        }
-    }
-    Ok(None)
 }
 
 fn problem(path: &Path, sequence: Option<u64>, what: String) -> Problem {

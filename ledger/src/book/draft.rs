@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use gristmill_protocol::identity::AccountId;
-use gristmill_protocol::ids::{ChannelId, GrantId};
+use gristmill_protocol::ids::{ChannelId, EntryId};
 
 use super::posting::{Decision, Posting};
-use super::state::{Balance, Channel, GrantState, Head};
+use super::state::{Balance, Channel, Head, NamedEntry};
 use super::{Applied, ApplyError, Book};
 use crate::entry::CheckedEntry;
 use crate::outcome::Outcome;
@@ -15,29 +15,51 @@ use crate::outcome::Outcome;
 #[derive(Clone, Debug)]
 pub struct Changes {
     pub(super) base_sequence: u64,
-    pub(super) head: Head,
-    pub(super) accounts: BTreeMap<AccountId, Balance>,
-    pub(super) channels: BTreeMap<ChannelId, Channel>,
-    pub(super) grants: BTreeMap<GrantId, GrantState>,
+    /// What is one for the whole book.
+    pub head: Head,
+    /// Accounts.
+    pub accounts: BTreeMap<AccountId, Balance>,
+    /// Channels.
+    pub channels: BTreeMap<ChannelId, Channel>,
+    /// Entries with a name, all of them new.
+    pub named: BTreeMap<EntryId, NamedEntry>,
 }
 
 /// A place beside the book to try entries on.
 #[derive(Debug)]
 pub struct Draft<'book> {
     book: &'book Book,
+    /// What will be committed before these changes.
+    before: Option<&'book Changes>,
     changes: Changes,
 }
 
-impl<'book> Draft<'book> {
-    pub(super) fn new(book: &'book Book) -> Self {
-        let changes = Changes {
-            base_sequence: book.head.sequence,
-            head: book.head,
+impl Changes {
+    /// No changes yet, to be made to the state that these lead to.
+    #[must_use]
+    pub const fn followed(&self) -> Self {
+        Self::of(self.head)
+    }
+
+    /// No changes yet, to be made to the state with this head.
+    pub(super) const fn of(head: Head) -> Self {
+        Self {
+            base_sequence: head.sequence,
+            head,
             accounts: BTreeMap::new(),
             channels: BTreeMap::new(),
-            grants: BTreeMap::new(),
-        };
-        Self { book, changes }
+            named: BTreeMap::new(),
+        }
+    }
+}
+
+impl<'book> Draft<'book> {
+    pub(super) const fn new(book: &'book Book, before: Option<&'book Changes>, changes: Changes) -> Self {
+        Self {
+            book,
+            before,
+            changes,
+        }
     }
 
     /// Applies one entry at this time (Unix, in milliseconds) to the draft.
@@ -46,6 +68,7 @@ impl<'book> Draft<'book> {
     /// [`ApplyError`]; the draft is then as it was.
     pub fn apply(&mut self, entry: &CheckedEntry, time_ms: u64) -> Result<Applied, ApplyError> {
         self.changes.head.totals.check()?;
+        self.book.check_scope(entry.entry())?;
         let mut posting = Posting::new(self, time_ms);
         let effect = match posting.decide(entry.entry())? {
             Decision::Before(sequence) => return Ok(Applied::Before { sequence }),
@@ -56,14 +79,14 @@ impl<'book> Draft<'book> {
             head,
             accounts,
             channels,
-            grants,
+            named,
             transfers,
             ..
         } = posting;
         self.changes.head = head;
         self.changes.accounts.extend(accounts);
         self.changes.channels.extend(channels);
-        self.changes.grants.extend(grants);
+        self.changes.named.extend(named);
         Ok(Applied::New {
             sequence: head.sequence,
             outcome: Outcome { transfers, effect },
@@ -84,6 +107,7 @@ impl<'book> Draft<'book> {
         self.changes
             .accounts
             .get(id)
+            .or_else(|| self.before?.accounts.get(id))
             .or_else(|| self.book.accounts.get(id))
             .copied()
     }
@@ -92,14 +116,16 @@ impl<'book> Draft<'book> {
         self.changes
             .channels
             .get(id)
+            .or_else(|| self.before?.channels.get(id))
             .or_else(|| self.book.channels.get(id))
     }
 
-    pub(super) fn grant(&self, id: &GrantId) -> Option<GrantState> {
+    pub(super) fn named(&self, id: &EntryId) -> Option<NamedEntry> {
         self.changes
-            .grants
+            .named
             .get(id)
-            .or_else(|| self.book.grants.get(id))
+            .or_else(|| self.before?.named.get(id))
+            .or_else(|| self.book.named.get(id))
             .copied()
     }
 }

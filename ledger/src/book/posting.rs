@@ -1,19 +1,27 @@
 //! One entry on its way into the book: decided, moved, checked. A posting that fails is dropped without a trace.
 
-use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use gristmill_protocol::credits::{Credits, CreditsError};
+use gristmill_protocol::handover::{HandoverError, SignedHandover};
 use gristmill_protocol::identity::AccountId;
-use gristmill_protocol::ids::{ChannelId, GrantId};
+use gristmill_protocol::ids::{ChannelId, EntryId};
 
 use super::ApplyError;
 use super::draft::Draft;
-use super::state::{Balance, Channel, ChannelStatus, GrantState, Head};
+use super::state::{Balance, Channel, ChannelStatus, Head, NamedEntry, Signer};
+use super::touched::Touched;
 use super::verify::BrokenInvariant;
 use crate::digest::Digest;
-use crate::entry::{CloseChannel, CloseReason, Entry, Grant, GrantKind, OpenChannel, Settle, Started};
-use crate::outcome::{BookAccount, Closed, Effect, Extended, Granted, Opened, Settlement, Transfer};
+use crate::entry::{
+    CloseChannel, CloseReason, Entry, Freeze, Grant, GrantKind, OpenChannel, Settle, Started,
+};
+use crate::outcome::{
+    BookAccount, Closed, Effect, Extended, Frozen, Granted, KeyRotated, Opened, Settlement, Transfer,
+};
 use crate::refusal::Refusal;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// What becomes of an entry that is not refused.
 pub(super) enum Decision {
@@ -27,9 +35,9 @@ pub(super) enum Decision {
 pub(super) struct Posting<'draft, 'book> {
     draft: &'draft Draft<'book>,
     pub(super) head: Head,
-    pub(super) accounts: BTreeMap<AccountId, Balance>,
-    pub(super) channels: BTreeMap<ChannelId, Channel>,
-    pub(super) grants: BTreeMap<GrantId, GrantState>,
+    pub(super) accounts: Touched<AccountId, Balance>,
+    pub(super) channels: Touched<ChannelId, Channel>,
+    pub(super) named: Touched<EntryId, NamedEntry>,
     pub(super) transfers: Vec<Transfer>,
 }
 
@@ -41,9 +49,9 @@ impl<'draft, 'book> Posting<'draft, 'book> {
         Self {
             draft,
             head,
-            accounts: BTreeMap::new(),
-            channels: BTreeMap::new(),
-            grants: BTreeMap::new(),
+            accounts: Touched::new(),
+            channels: Touched::new(),
+            named: Touched::new(),
             transfers: Vec::new(),
         }
     }
@@ -55,6 +63,9 @@ impl<'draft, 'book> Posting<'draft, 'book> {
             Entry::Settle(settle) => self.settle(settle),
             Entry::CloseChannel(close) => self.close(close),
             Entry::Started(started) => Ok(self.started(*started)),
+            Entry::Freeze(freeze) => self.freeze(entry, freeze, true),
+            Entry::Unfreeze(freeze) => self.freeze(entry, freeze, false),
+            Entry::RotateKey(handover) => self.rotate_key(handover),
         }
     }
 
@@ -70,22 +81,13 @@ impl<'draft, 'book> Posting<'draft, 'book> {
     }
 
     fn grant(&mut self, grant: &Grant) -> Result<Decision, ApplyError> {
-        let content = Digest::of(&Entry::Grant(grant.clone()).encode());
-        if let Some(given) = self.draft.grant(&grant.id) {
-            if given.content == content {
-                return Ok(Decision::Before(given.sequence));
-            }
-            return Err(Refusal::GrantConflict { grant: grant.id }.into());
+        let entry = Entry::Grant(grant.clone());
+        let conflict = Refusal::GrantConflict { grant: grant.id };
+        if let Some(sequence) = self.take_name(grant.id.into(), &entry, conflict)? {
+            return Ok(Decision::Before(sequence));
         }
-        let account = self.account(grant.account);
         if grant.kind == GrantKind::Starter {
-            if account.starter_granted {
-                return Err(Refusal::StarterAlreadyGranted {
-                    account: grant.account,
-                }
-                .into());
-            }
-            account.starter_granted = true;
+            self.count_starter_grant(grant)?;
         }
         self.transfer(
             BookAccount::Issuance,
@@ -94,13 +96,6 @@ impl<'draft, 'book> Posting<'draft, 'book> {
         )?;
         let account = self.account(grant.account);
         account.granted = plus(account.granted, grant.amount)?;
-        self.grants.insert(
-            grant.id,
-            GrantState {
-                content,
-                sequence: self.head.sequence,
-            },
-        );
         let Grant {
             id,
             account,
@@ -116,6 +111,42 @@ impl<'draft, 'book> Posting<'draft, 'book> {
         })))
     }
 
+    /// Takes a name for an entry; or says which sequence had the very same entry before.
+    fn take_name(&mut self, name: EntryId, entry: &Entry, conflict: Refusal) -> Result<Option<u64>, Refusal> {
+        let content = Digest::of(&entry.encode());
+        match self.draft.named(&name) {
+            Some(before) if before.content == content => Ok(Some(before.sequence)),
+            Some(_) => Err(conflict),
+            None => {
+                let sequence = self.head.sequence;
+                self.named.add(name, NamedEntry { content, sequence });
+                Ok(None)
+            }
+        }
+    }
+
+    /// An account gets one starter grant, and all new accounts of a day together the day's budget.
+    fn count_starter_grant(&mut self, grant: &Grant) -> Result<(), Refusal> {
+        let account = self.account(grant.account);
+        if account.starter_granted {
+            return Err(Refusal::StarterAlreadyGranted {
+                account: grant.account,
+            });
+        }
+        account.starter_granted = true;
+        let day = self.head.last_time_ms / DAY_MS;
+        // A clock that is set back does not open yesterday's budget again.
+        if day > self.head.starter_day {
+            (self.head.starter_day, self.head.starter_given) = (day, Credits::ZERO);
+        }
+        let (given, budget) = (self.head.starter_given, grant.starter_daily_budget);
+        match given.checked_add(grant.amount) {
+            Ok(sum) if sum <= budget => self.head.starter_given = sum,
+            _ => return Err(Refusal::StarterBudgetExhausted { given, budget }),
+        }
+        Ok(())
+    }
+
     fn open(&mut self, open: &OpenChannel) -> Result<Decision, ApplyError> {
         if let Some(opened) = self.draft.channel(&open.channel) {
             let same =
@@ -129,8 +160,12 @@ impl<'draft, 'book> Posting<'draft, 'book> {
             .into());
         }
         // Names the provider's account as one of the book even before it earns.
-        self.account(open.provider);
-        self.channels.insert(open.channel, self.new_channel(open));
+        for account in [open.consumer, open.provider] {
+            if self.account(account).frozen {
+                return Err(Refusal::AccountFrozen { account }.into());
+            }
+        }
+        self.channels.add(open.channel, self.new_channel(open));
         self.head.totals.channels_open += 1;
         self.transfer(
             BookAccount::Available(open.consumer),
@@ -289,6 +324,49 @@ impl<'draft, 'book> Posting<'draft, 'book> {
         Decision::Now(Effect::Extended(Extended { downtime_ms }))
     }
 
+    fn freeze(&mut self, entry: &Entry, freeze: &Freeze, frozen: bool) -> Result<Decision, ApplyError> {
+        let conflict = Refusal::EntryConflict { entry: freeze.id };
+        if let Some(sequence) = self.take_name(freeze.id, entry, conflict)? {
+            return Ok(Decision::Before(sequence));
+        }
+        let account = freeze.account;
+        let balance = self.account(account);
+        if balance.frozen == frozen {
+            return Err(Refusal::FrozenAlready { account, frozen }.into());
+        }
+        balance.frozen = frozen;
+        Ok(Decision::Now(Effect::Frozen(Frozen {
+            entry: freeze.id,
+            account,
+            frozen,
+        })))
+    }
+
+    fn rotate_key(&mut self, handover: &SignedHandover) -> Result<Decision, ApplyError> {
+        let agreed = handover.by_old.content_unchecked();
+        let (log, known) = self
+            .head
+            .signer
+            .map_or((agreed.log, agreed.log), |signer| (signer.log, signer.now));
+        if agreed.log != log {
+            let other = HandoverError::OtherLog {
+                actual: agreed.log,
+                expected: log,
+            };
+            return Err(Refusal::from(other).into());
+        }
+        if agreed.old != known {
+            let old = agreed.old;
+            return Err(Refusal::from(HandoverError::NotFromKnown { old, known }).into());
+        }
+        self.head.signer = Some(Signer { log, now: agreed.new });
+        Ok(Decision::Now(Effect::KeyRotated(KeyRotated {
+            log,
+            old: agreed.old,
+            new: agreed.new,
+        })))
+    }
+
     /// Moves credits from one account of the book to another; nothing of nothing is not written down.
     fn transfer(&mut self, from: BookAccount, to: BookAccount, amount: Credits) -> Result<(), ApplyError> {
         if amount.is_zero() {
@@ -358,21 +436,22 @@ impl<'draft, 'book> Posting<'draft, 'book> {
     fn account(&mut self, id: AccountId) -> &mut Balance {
         let totals = &mut self.head.totals;
         let draft = self.draft;
-        self.accounts.entry(id).or_insert_with(|| {
-            draft.account(&id).unwrap_or_else(|| {
-                totals.accounts += 1;
-                Balance::default()
-            })
-        })
+        let known_or_new = || {
+            let known = draft.account(&id);
+            totals.accounts += u64::from(known.is_none());
+            Ok::<_, Infallible>(known.unwrap_or_default())
+        };
+        match self.accounts.get_or_add(id, known_or_new) {
+            Ok(balance) => balance,
+            Err(never) => match never {},
+        }
     }
 
     /// The channel to change, which the caller knows to exist.
     fn channel(&mut self, id: ChannelId) -> Result<&mut Channel, BrokenInvariant> {
-        if !self.channels.contains_key(&id) {
-            let channel = self.draft.channel(&id).ok_or(BrokenInvariant::Channel(id))?;
-            self.channels.insert(id, channel.clone());
-        }
-        self.channels.get_mut(&id).ok_or(BrokenInvariant::Channel(id))
+        let draft = self.draft;
+        let known = || draft.channel(&id).cloned().ok_or(BrokenInvariant::Channel(id));
+        self.channels.get_or_add(id, known)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the book remembers of accounts, channels and grants.
 
-use bincode::Encode;
+use bincode::{Decode, Encode};
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::ids::ChannelId;
@@ -10,7 +10,7 @@ use super::Totals;
 use crate::entry::{CloseReason, OpenChannel};
 
 /// What an account has, and how it came to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
 pub struct Balance {
     /// What it can spend.
     pub available: Credits,
@@ -24,6 +24,8 @@ pub struct Balance {
     pub spent: Credits,
     /// Whether it had its starter grant.
     pub starter_granted: bool,
+    /// Whether the operator froze it.
+    pub frozen: bool,
 }
 
 /// A channel as it is now.
@@ -61,7 +63,7 @@ pub struct ChannelState {
 }
 
 /// Whether a channel can still pay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum ChannelStatus {
     /// It can.
@@ -78,33 +80,61 @@ pub enum ChannelStatus {
 }
 
 /// What is one for the whole book.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode)]
-pub(super) struct Head {
-    pub(super) sequence: u64,
-    pub(super) last_time_ms: u64,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Head {
+    /// The sequence of the newest entry.
+    pub sequence: u64,
+    /// When it was posted, Unix time in milliseconds.
+    pub last_time_ms: u64,
     /// All the coordinator's downtime so far.
-    pub(super) downtime_ms: u64,
-    pub(super) totals: Totals,
+    pub downtime_ms: u64,
+    /// What the accounts hold together.
+    pub totals: Totals,
+    /// The UTC day, counted from 1970, of the newest starter grant.
+    pub starter_day: u64,
+    /// What starter grants came to on that day.
+    pub starter_given: Credits,
+    /// The log's first key and the one that signs now, once a key was handed over.
+    pub signer: Option<Signer>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Encode)]
-pub(super) struct Channel {
-    pub(super) terms: OpenChannel,
-    pub(super) settled: Credits,
-    pub(super) held: Credits,
-    pub(super) opened_sequence: u64,
-    pub(super) opened_at_ms: u64,
+/// Whose key signs for the coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Signer {
+    /// The first key, which names the log.
+    pub log: AccountId,
+    /// The key that signs now.
+    pub now: AccountId,
+}
+
+/// All that the book keeps of a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Channel {
+    /// As it was opened.
+    pub terms: OpenChannel,
+    /// What was paid.
+    pub settled: Credits,
+    /// What it still holds.
+    pub held: Credits,
+    /// The sequence of the entry that opened it.
+    pub opened_sequence: u64,
+    /// When it was opened, Unix time in milliseconds.
+    pub opened_at_ms: u64,
     /// The coordinator's downtime before the channel was opened, which does not extend it.
-    pub(super) downtime_at_open_ms: u64,
-    pub(super) settled_sequence: Option<u64>,
-    pub(super) status: ChannelStatus,
+    pub downtime_at_open_ms: u64,
+    /// The sequence of the newest settlement.
+    pub settled_sequence: Option<u64>,
+    /// Whether it can still pay.
+    pub status: ChannelStatus,
 }
 
-/// A grant that was given: enough to know its repetition from another one under the same name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode)]
-pub(super) struct GrantState {
-    pub(super) content: crate::digest::Digest,
-    pub(super) sequence: u64,
+/// An entry with a name that took effect: enough to know its repetition from another one under the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NamedEntry {
+    /// The digest of the entry.
+    pub content: crate::digest::Digest,
+    /// Its sequence.
+    pub sequence: u64,
 }
 
 impl Channel {
@@ -128,7 +158,9 @@ impl Channel {
             .saturating_add(downtime_ms.saturating_sub(self.downtime_at_open_ms))
     }
 
-    pub(super) const fn state(&self, channel: ChannelId, downtime_ms: u64) -> ChannelState {
+    /// The channel as others see it.
+    #[must_use]
+    pub const fn state(&self, channel: ChannelId, downtime_ms: u64) -> ChannelState {
         ChannelState {
             channel,
             consumer: self.terms.consumer,

@@ -37,6 +37,12 @@ pub enum BrokenInvariant {
     /// An amount left its range although no entry can bring it there.
     #[error("an amount left its range; stop the coordinator and run 'gristmill ledger audit'")]
     OutOfRange,
+    /// A part of the book does not have what an entry concerns.
+    #[error("the part of the book that was loaded lacks {what}")]
+    NotLoaded {
+        /// What is missing.
+        what: String,
+    },
     /// A draft was made on another state of the book.
     #[error("a draft of state {draft} was to be committed to state {book}")]
     OtherState {

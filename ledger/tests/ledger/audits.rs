@@ -7,9 +7,13 @@ use gristmill_ledger::audit::{AuditError, IndexVerdict, audit};
 use gristmill_ledger::cli;
 use gristmill_ledger::entry::Entry;
 use gristmill_ledger::journal::SEGMENT_BYTES;
+use gristmill_ledger::log::{Log, LogSigner};
+use gristmill_ledger::store::{OpenError, log_directory};
+use gristmill_ledger::{EmbeddedOptions, Ledger};
 use gristmill_protocol::credits::Credits;
+use gristmill_protocol::identity::Keypair;
 
-use crate::world::{BOB, grant, journal_of, ledger, settle, story};
+use crate::world::{BOB, account, grant, journal_of, ledger, settle, story};
 
 #[tokio::test]
 async fn a_ledger_at_work_can_be_audited_and_is_not_disturbed() {
@@ -24,7 +28,10 @@ async fn a_ledger_at_work_can_be_audited_and_is_not_disturbed() {
         assert_eq!((report.records, &report.index), (posted, &IndexVerdict::InUse));
         assert_eq!(
             (report.state_digest, report.totals),
-            (book.state_digest(), book.totals())
+            (
+                book.store().state_digest().await.unwrap(),
+                book.head().await.unwrap().totals
+            )
         );
     }
     book.shutdown().await.unwrap();
@@ -161,4 +168,122 @@ fn a_report_is_one_object_for_programs() {
     assert_eq!(report["issued"], 1_000_000);
     assert_eq!(report["index"]["verdict"], "absent");
     assert_eq!(report["problems"], serde_json::json!([]));
+}
+
+/// A ledger whose log was signed at 8 records, and the files of the log by name.
+async fn logged(directory: &std::path::Path) -> impl Fn(&str) -> std::path::PathBuf {
+    let book = ledger(directory);
+    for entry in story() {
+        book.post(entry, 1).await.unwrap();
+    }
+    let keypair = Keypair::from_secret(&[9; 32]);
+    let signer = LogSigner::new(keypair, account(9), vec![]).unwrap();
+    let log = Log::open(book.store(), signer).await.unwrap();
+    log.integrate().await.unwrap();
+    drop(log);
+    book.shutdown().await.unwrap();
+    let log = log_directory(directory);
+    move |name: &str| log.join(name)
+}
+
+#[tokio::test]
+async fn the_log_is_held_against_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = logged(folder.path()).await;
+    let report = audit(folder.path()).unwrap();
+    assert!(report.clean, "{report:?}");
+    assert_eq!(
+        (report.log.tiles, report.log.reserved, report.log.published),
+        (1, Some(8), Some(8))
+    );
+    assert_eq!(report.log.origin, Some(format!("gristmill/log/{}", account(9))));
+    let found = |name: &str, changed: Option<Vec<u8>>| {
+        let whole = fs::read(file(name)).unwrap();
+        match changed {
+            Some(bytes) => fs::write(file(name), bytes).unwrap(),
+            None => fs::remove_file(file(name)).unwrap(),
+        }
+        let report = audit(folder.path()).unwrap();
+        fs::write(file(name), whole).unwrap();
+        assert!(audit(folder.path()).unwrap().clean);
+        report
+    };
+    let tile = "tile/0/000.p/8";
+    let mut other = fs::read(file(tile)).unwrap();
+    other[70] ^= 4;
+    let report = found(tile, Some(other.clone()));
+    assert_eq!(
+        (
+            &report.problems[0].file,
+            report.problems[0].offset,
+            report.log.tiles
+        ),
+        (&file(tile), Some(70), 0)
+    );
+    let report = found(tile, Some(other[..32].to_vec()));
+    assert_eq!(report.problems[0].offset, Some(32));
+    let report = found(tile, None);
+    assert!(report.problems[0].what.contains("missing"), "{report:?}");
+
+    let note = fs::read_to_string(file("checkpoint")).unwrap();
+    // The last characters of the signature.
+    let end = note.trim_end().len() - 10;
+    let changed = if &note[end..=end] == "A" { "B" } else { "A" };
+    let forged = format!("{}{changed}{}", &note[..end], &note[end + 1..]);
+    let report = found("checkpoint", Some(forged.into_bytes()));
+    assert_eq!(
+        (&report.problems[0].file, report.log.published, report.clean),
+        (&file("checkpoint"), None, false)
+    );
+    let report = found("checkpoint", Some(note.replace("\n8\n", "\n9\n").into_bytes()));
+    assert!(!report.clean, "{report:?}");
+    let report = found("reserved", Some(b"8 0000".to_vec()));
+    assert_eq!(report.problems[0].file, file("reserved"));
+    // A tile of records that are not in the journal.
+    let beyond = file("tile/0/001.p/3");
+    fs::write(&beyond, [7; 96]).unwrap_or_else(|_| {
+        fs::create_dir_all(beyond.parent().unwrap()).unwrap();
+        fs::write(&beyond, [7; 96]).unwrap();
+    });
+    let report = audit(folder.path()).unwrap();
+    assert_eq!(report.problems[0].file, beyond, "{report:?}");
+}
+
+/// The checkpoint on record says what the journal must be, at every start and in the audit.
+#[tokio::test]
+async fn a_journal_that_does_not_lead_to_the_reserved_root_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(logged(folder.path()).await);
+    for name in ["index", "snapshots", "journal"] {
+        let _ = fs::remove_dir_all(folder.path().join(name));
+    }
+    // The same entries, but with other salts.
+    journal_of(folder.path(), &story(), SEGMENT_BYTES);
+    let report = audit(folder.path()).unwrap();
+    assert!(
+        report
+            .problems
+            .iter()
+            .any(|problem| problem.what.contains("has root")),
+        "{report:?}"
+    );
+    let error = Ledger::open(folder.path(), &EmbeddedOptions::default()).unwrap_err();
+    assert!(matches!(error, OpenError::OtherRoot { size: 8, .. }), "{error}");
+
+    // And with one entry less, one is lost.
+    fs::remove_dir_all(folder.path().join("journal")).unwrap();
+    journal_of(folder.path(), &story()[..7], SEGMENT_BYTES);
+    assert!(!audit(folder.path()).unwrap().clean);
+    let error = Ledger::open(folder.path(), &EmbeddedOptions::default()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpenError::EntriesLost {
+                journal: 7,
+                known: 8,
+                ..
+            }
+        ),
+        "{error}"
+    );
 }

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use gristmill_ledger::audit;
-use gristmill_ledger::ledger::PostError;
+use gristmill_ledger::store::PostError;
 use gristmill_protocol::credits::Credits;
 
 use crate::world::{BOB, account, grant, ledger, open, settle};
 
 const DIRECTORY: &str = "GRISTMILL_LEDGER_TEST_DIRECTORY";
 const ACKNOWLEDGED: &str = "acknowledged ";
-const READ_ONLY: &str = "read-only";
+const DISK_FULL: &str = "disk full";
 
 /// The part of the child: does nothing when the tests are run as usual.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,7 +22,7 @@ async fn child() {
         return;
     };
     let book = ledger(Path::new(&directory));
-    let first = book.sequence() * 1_000;
+    let first = book.head().await.unwrap().sequence * 1_000;
     let writers: Vec<_> = (0..8)
         .map(|writer| {
             let book = book.clone();
@@ -42,16 +42,26 @@ async fn child() {
         .collect();
     for writer in writers {
         let error = writer.await.unwrap();
-        assert!(matches!(error, PostError::ReadOnly { .. }), "{error}");
+        assert!(matches!(error, PostError::DiskFull { .. }), "{error}");
     }
-    // Readers see what was acknowledged, not what failed.
+    // Readers see what was acknowledged, not what failed, and it is no reason to stop.
+    assert_eq!(book.read_only_reason(), None);
     say(&format!(
-        "{READ_ONLY} {} {}",
-        book.sequence(),
-        book.balance(&account(BOB)).available.microcredits()
+        "{DISK_FULL} {} {}",
+        book.head().await.unwrap().sequence,
+        book.balance(&account(BOB))
+            .await
+            .unwrap()
+            .available
+            .microcredits()
     ));
-    assert!(book.posted(book.sequence()).await.unwrap().is_some());
-    book.shutdown().await.unwrap_err();
+    assert!(
+        book.posted(book.head().await.unwrap().sequence)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    book.shutdown().await.unwrap();
 }
 
 /// One line in one write, so that a kill never leaves half a line that looks whole.
@@ -113,8 +123,12 @@ async fn assert_all_there(directory: &Path, acknowledged: &BTreeMap<u64, String>
         assert_eq!(posted.record_hash.to_string(), *hash, "entry {sequence}");
     }
     assert_eq!(
-        book.balance(&account(BOB)).available.microcredits(),
-        book.sequence(),
+        book.balance(&account(BOB))
+            .await
+            .unwrap()
+            .available
+            .microcredits(),
+        book.head().await.unwrap().sequence,
         "each grant once"
     );
     book.shutdown().await.unwrap();
@@ -146,7 +160,7 @@ async fn a_killed_process_loses_nothing_that_it_acknowledged() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_makes_the_ledger_read_only_and_loses_nothing() {
+async fn a_full_disk_refuses_new_entries_and_loses_nothing() {
     if std::env::var_os(DIRECTORY).is_some() {
         return;
     }
@@ -163,7 +177,7 @@ async fn a_full_disk_makes_the_ledger_read_only_and_loses_nothing() {
     assert!(ended.success(), "{ended}: {lines:#?}");
     assert!(acknowledged.len() > 100, "{}", acknowledged.len());
     let newest = *acknowledged.last_key_value().unwrap().0;
-    let expected = format!("{READ_ONLY} {newest} {newest}");
+    let expected = format!("{DISK_FULL} {newest} {newest}");
     assert!(
         lines.contains(&expected),
         "{:?} is not '{expected}'",
@@ -173,7 +187,7 @@ async fn a_full_disk_makes_the_ledger_read_only_and_loses_nothing() {
 
     // With space again it goes on.
     let book = ledger(folder.path());
-    let before = book.sequence();
+    let before = book.head().await.unwrap().sequence;
     assert!(before >= newest);
     book.post(grant(u64::MAX, crate::world::ALICE, 100), 1)
         .await
@@ -181,7 +195,10 @@ async fn a_full_disk_makes_the_ledger_read_only_and_loses_nothing() {
     book.post(open(1, 100), 1).await.unwrap();
     book.post(settle(1, 50), 1).await.unwrap();
     assert_eq!(
-        (book.sequence(), book.totals().settled),
+        (
+            book.head().await.unwrap().sequence,
+            book.head().await.unwrap().totals.settled
+        ),
         (before + 3, Credits::micro(50))
     );
 }

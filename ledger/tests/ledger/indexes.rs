@@ -9,8 +9,8 @@ use gristmill_ledger::{Ledger, audit};
 use crate::world::{ALICE, BOB, account, copy_folder, grant, ledger, story};
 
 async fn history(book: &Ledger) -> Vec<Posted> {
-    let mut all = book.history(account(ALICE), None, 100).await.unwrap();
-    all.extend(book.settlements(account(BOB), None, 100).await.unwrap());
+    let mut all = book.history(&account(ALICE), None, 100).await.unwrap();
+    all.extend(book.settlements(&account(BOB), None, 100).await.unwrap());
     all
 }
 
@@ -63,7 +63,7 @@ async fn a_damaged_index_is_rebuilt() {
         ("empty", &empty),
     ];
     for (how, damage) in ways {
-        for name in ["db", "conf"] {
+        for name in ["rows", "accounts"] {
             let folder = tempfile::tempdir().unwrap();
             copy_folder(original.path(), folder.path());
             damage(&folder.path().join("index").join(name));

@@ -7,8 +7,8 @@ use gristmill_ledger::entry::{
     CloseChannel, CloseReason, Entry, Grant, GrantKind, OpenChannel, Settle, Started,
 };
 use gristmill_ledger::journal::{Journal, JournalOptions, NewRecord};
-use gristmill_ledger::ledger::{LEDGER_JOURNAL, journal_directory};
-use gristmill_ledger::{Ledger, LedgerOptions};
+use gristmill_ledger::store::{LEDGER_JOURNAL, journal_directory};
+use gristmill_ledger::{EmbeddedOptions, Ledger};
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::ids::{ChannelId, GrantId};
@@ -34,6 +34,7 @@ pub(crate) fn grant(id: u64, to: u8, amount: u32) -> Entry {
         amount: Credits::micro(amount),
         kind: GrantKind::Operator,
         reason: "test".into(),
+        starter_daily_budget: Credits::MAX,
     })
 }
 
@@ -89,8 +90,8 @@ pub(crate) fn journal_of(directory: &Path, entries: &[Entry], segment_bytes: u64
     let (mut journal, _) = Journal::open(
         &path,
         JournalOptions {
-            kind: LEDGER_JOURNAL,
             segment_bytes,
+            ..JournalOptions::new(LEDGER_JOURNAL)
         },
     )
     .unwrap();
@@ -98,7 +99,7 @@ pub(crate) fn journal_of(directory: &Path, entries: &[Entry], segment_bytes: u64
         journal
             .append_batch(&[NewRecord {
                 time_ms,
-                content: entry.encode(),
+                content: entry.encode_salted(&[9; 16]),
             }])
             .unwrap();
         journal.sync().unwrap();
@@ -107,7 +108,7 @@ pub(crate) fn journal_of(directory: &Path, entries: &[Entry], segment_bytes: u64
 }
 
 pub(crate) fn ledger(directory: &Path) -> Ledger {
-    Ledger::open(directory, &LedgerOptions::default()).unwrap()
+    Ledger::open(directory, &EmbeddedOptions::default()).unwrap()
 }
 
 pub(crate) fn copy_folder(from: &Path, to: &Path) {

@@ -1,16 +1,20 @@
 //! `gristmill node earnings`: reads the node's own files, so it works whether or not the node runs.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use gristmill_protocol::identity::AccountId;
+use serde::Serialize;
 use serde_json::json;
 
 use super::{align_right, plain, table};
 use crate::core::earnings::{Earnings, EarningsSummary, Income, KeptReceipt, utc_date};
-use crate::daemon::{receipt_directory, voucher_directory};
+use crate::daemon::{proof_directory, receipt_directory, voucher_directory};
+use crate::proof_file::read_proofs;
 use crate::receipt_file::read_receipts;
 use crate::voucher_file::read_book;
 
@@ -20,7 +24,7 @@ pub struct EarningsArguments {
     /// How to group what was settled
     #[arg(long, value_enum, default_value_t = Grouping::Day)]
     by: Grouping,
-    /// List every receipt instead; with --json, each with the coordinator's signed proof
+    /// List every receipt instead; with --json, each with the coordinator's signature and the proof that its log has it
     #[arg(long)]
     receipts: bool,
 }
@@ -42,7 +46,9 @@ pub(super) fn show(
 ) -> anyhow::Result<ExitCode> {
     let receipts = read_receipts(&receipt_directory(data_dir)).context("the receipts can't be read")?;
     if arguments.receipts {
-        list(&receipts, json, out)?;
+        let proofs =
+            read_proofs(&proof_directory(data_dir)).context("the proofs of receipts can't be read")?;
+        list(&receipts, &proofs, json, out)?;
         return Ok(ExitCode::SUCCESS);
     }
     let book = read_book(&voucher_directory(data_dir)).context("the vouchers can't be read")?;
@@ -135,12 +141,33 @@ fn to_come(summary: &EarningsSummary) -> io::Result<()> {
     Ok(())
 }
 
-fn list(receipts: &[KeptReceipt], json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+/// A receipt with the proof that the coordinator's log has its record, where there is one.
+#[derive(Serialize)]
+struct ProvedReceipt<'a> {
+    #[serde(flatten)]
+    receipt: &'a KeptReceipt,
+    proof: Option<&'a str>,
+}
+
+fn list(
+    receipts: &[KeptReceipt],
+    proofs: &BTreeMap<(AccountId, u64), String>,
+    json: bool,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let proof = |receipt: &KeptReceipt| proofs.get(&(receipt.coordinator, receipt.sequence));
     if json {
+        let receipts: Vec<_> = receipts
+            .iter()
+            .map(|receipt| ProvedReceipt {
+                receipt,
+                proof: proof(receipt).map(String::as_str),
+            })
+            .collect();
         writeln!(out, "{}", json!({"receipts": receipts}))?;
         return Ok(());
     }
-    let mut table = table(&["RECEIPT", "DAY", "CHANNEL", "PAID", "FEE"]);
+    let mut table = table(&["RECEIPT", "DAY", "CHANNEL", "PAID", "FEE", "IN THE LOG"]);
     for receipt in receipts {
         table.add_row([
             format!("rcpt_{}", receipt.sequence),
@@ -148,6 +175,7 @@ fn list(receipts: &[KeptReceipt], json: bool, out: &mut impl Write) -> anyhow::R
             receipt.channel.to_string(),
             plain(receipt.paid),
             plain(receipt.fee),
+            proof(receipt).map_or("not proved yet", |_| "proved").to_owned(),
         ]);
     }
     align_right(&mut table, &[3, 4]);
@@ -161,6 +189,7 @@ mod tests {
     use crate::clock::system_clock;
     use crate::core::voucher_book::VoucherRecord;
     use crate::core::voucher_book::tests::kept;
+    use crate::proof_file::{KeptProof, ProofFile};
     use crate::receipt_file::ReceiptFile;
     use crate::voucher_file::VoucherFile;
     use gristmill_protocol::credits::Credits;
@@ -207,9 +236,10 @@ mod tests {
     #[tokio::test]
     async fn a_running_node_is_not_disturbed_and_seen_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
-        let receipts = ReceiptFile::open(&receipt_directory(folder.path())).unwrap();
+        let receipts = ReceiptFile::open(&receipt_directory(folder.path()), |_| {}).unwrap();
         let vouchers = VoucherFile::open(voucher_directory(folder.path()), system_clock()).unwrap();
         receipts.keep(vec![receipt(), receipt()], 0).unwrap();
+        let proofs = ProofFile::open(&proof_directory(folder.path()), |_| {}).unwrap();
         let VoucherRecord::Kept { voucher, terms } = kept(2, 500_000, u64::MAX) else {
             panic!("kept() makes a kept voucher");
         };
@@ -222,9 +252,24 @@ mod tests {
         let channels = shown(folder.path(), Grouping::Channel, false, false);
         assert!(channels.contains("0.5"), "{channels}");
         let list = shown(folder.path(), Grouping::Day, true, false);
-        assert!(list.contains("rcpt_12"), "{list}");
+        assert!(
+            list.contains("rcpt_12") && list.contains("not proved yet"),
+            "{list}"
+        );
+        let proof = KeptProof {
+            log: receipt().coordinator,
+            sequence: 12,
+            proof: "proof".into(),
+        };
+        proofs.keep(&[proof], 0).unwrap();
+        let list = shown(folder.path(), Grouping::Day, true, false);
+        assert!(
+            list.ends_with("proved\n") && !list.contains("not proved"),
+            "{list}"
+        );
         let json: Value = serde_json::from_str(&shown(folder.path(), Grouping::Day, true, true)).unwrap();
         assert_eq!(json["receipts"][0]["token"], "a.b.c");
+        assert_eq!(json["receipts"][0]["proof"], "proof");
         vouchers.close();
         drop(receipts);
         // And the same once it has ended.

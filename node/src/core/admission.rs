@@ -6,8 +6,10 @@ use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::job::{JobRefused, OpenJob, RefusalCode, TICKET_MAX_BYTES};
 use gristmill_protocol::jws::TokenError;
 use gristmill_protocol::listing::Offer;
+use gristmill_protocol::log::checkpoint::LogKeys;
 use gristmill_protocol::session::provider::ProviderTerms;
 use gristmill_protocol::tokens::TicketClaims;
+use gristmill_transport::coordinator_client::verify_by_any;
 
 /// How long a ticket must still hold for a new job, so that the job's vouchers can be handed in before its end.
 pub const TICKET_MARGIN_MS: u64 = 30_000;
@@ -21,8 +23,8 @@ const JOINING_RETRY_AFTER_MS: u32 = 5_000;
 pub struct Premises<'a> {
     /// The own account.
     pub provider: &'a AccountId,
-    /// The coordinator whose tickets count; `None` until it has been reached.
-    pub coordinator: Option<&'a AccountId>,
+    /// The keys of the coordinator whose tickets count; `None` until it has been reached.
+    pub coordinator: Option<&'a LogKeys>,
     /// What is on offer.
     pub offers: &'a [Offer],
     /// How many jobs run at once.
@@ -40,7 +42,8 @@ pub struct Premises<'a> {
 /// A job that is taken, as far as its channel allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// What the ticket says.
+    /// What the ticket says. Its issuer is the coordinator's first key, whichever key signed: that one names the
+    /// coordinator for ever.
     pub ticket: TicketClaims,
     /// The place of the offer in [`Premises::offers`].
     pub offer: usize,
@@ -129,8 +132,10 @@ fn check_ticket(
     if open.ticket.len() > TICKET_MAX_BYTES {
         return Err(invalid(&format!("a ticket has at most {TICKET_MAX_BYTES} bytes")));
     }
-    let ticket = TicketClaims::verify(&open.ticket, coordinator, premises.provider, now_ms)
-        .map_err(|error| invalid(&describe(&error, coordinator)))?;
+    let verify = |key: &AccountId| TicketClaims::verify(&open.ticket, key, premises.provider, now_ms);
+    let mut ticket = verify_by_any(coordinator, verify)
+        .map_err(|error| invalid(&describe(&error, coordinator.newest())))?;
+    ticket.iss = *coordinator.first();
     if ticket.sub != *peer {
         let reason = format!(
             "the ticket is for {}, the stream was opened by {peer}",
@@ -193,6 +198,7 @@ mod tests {
     const COORDINATOR: u8 = 1;
     const CONSUMER: u8 = 2;
     const PROVIDER: u8 = 3;
+    const NEW_KEY: u8 = 4;
 
     fn keypair(byte: u8) -> Keypair {
         Keypair::from_secret(&[byte; 32])
@@ -200,6 +206,13 @@ mod tests {
 
     fn account(byte: u8) -> AccountId {
         keypair(byte).account()
+    }
+
+    /// The coordinator's keys: it has handed over once.
+    fn keys() -> LogKeys {
+        let mut keys = LogKeys::new(account(COORDINATOR));
+        keys.add_key(account(NEW_KEY));
+        keys
     }
 
     fn price(output: u32) -> Price {
@@ -251,7 +264,7 @@ mod tests {
     fn decide(
         change: impl FnOnce(&mut OpenJob, &mut AccountId, &mut Premises<'_>),
     ) -> Result<Admitted, JobRefused> {
-        let (provider, coordinator, offers) = (account(PROVIDER), account(COORDINATOR), offers());
+        let (provider, coordinator, offers) = (account(PROVIDER), keys(), offers());
         let mut premises = Premises {
             provider: &provider,
             coordinator: Some(&coordinator),
@@ -276,6 +289,27 @@ mod tests {
         let admitted = decide(|_, _, _| {}).unwrap();
         assert_eq!((admitted.offer, admitted.terms.position), (1, 0));
         assert_eq!((admitted.terms.price, admitted.ticket), (price(400), ticket()));
+    }
+
+    #[test]
+    fn tickets_of_the_key_before_a_hand_over_and_after_it_are_taken() {
+        let by_new = TicketClaims {
+            iss: account(NEW_KEY),
+            ..ticket()
+        };
+        let signed = jws::sign(&by_new, &keypair(NEW_KEY));
+        let admitted = decide(|open, _, _| open.ticket = signed).unwrap();
+        assert_eq!(
+            admitted.ticket,
+            ticket(),
+            "the coordinator is known by its first key"
+        );
+        // Whoever signs says so: the old key can't speak for the new one.
+        let posing = jws::sign(&by_new, &keypair(COORDINATOR));
+        assert_eq!(
+            code(&decide(|open, _, _| open.ticket = posing)),
+            RefusalCode::InvalidTicket
+        );
     }
 
     #[test]

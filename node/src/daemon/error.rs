@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use gristmill_ledger::journal::JournalError;
 use gristmill_transport::key_file::KeyFileError;
-use gristmill_transport::{CoordinatorUrlError, MeshError};
+use gristmill_transport::{CoordinatorUrlError, KnownKeysError, MeshError};
 use thiserror::Error;
 
 use crate::engine::model_files::LoadError;
@@ -22,6 +22,9 @@ pub enum StartError {
     /// The coordinator's address is none.
     #[error(transparent)]
     Coordinator(#[from] CoordinatorUrlError),
+    /// The keys of the coordinator that are kept can't be used.
+    #[error(transparent)]
+    KnownKeys(#[from] KnownKeysError),
     /// An upstream can't be used.
     #[error("an upstream can't be used: {0}")]
     Upstream(#[from] UpstreamError),

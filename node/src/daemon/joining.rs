@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::log::checkpoint::LogKeys;
 use gristmill_transport::{CoordinatorCallError, CoordinatorClient, Mesh};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,10 +19,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 pub(super) async fn run(
     client: Arc<CoordinatorClient>,
     mesh: Mesh,
-    known: watch::Sender<Option<AccountId>>,
+    known: watch::Sender<Option<Arc<LogKeys>>>,
     stop: CancellationToken,
 ) {
     let (mut wait, mut told) = (BACK_OFF, false);
+    let mut keys = client.known_keys();
     loop {
         let asked = tokio::select! {
             () = stop.cancelled() => return,
@@ -33,12 +34,15 @@ pub(super) async fn run(
                 for address in network.bootstrap {
                     add_bootstrap(&mesh, &address).await;
                 }
-                if known.send_replace(Some(network.coordinator)).is_none() {
+                if tell_keys(&client, &known) {
                     tracing::info!(coordinator = %network.coordinator, network = network.name, "joined the market");
                 }
                 wait = LOOK_AGAIN;
             }
-            Err(error @ CoordinatorCallError::WrongCoordinator { .. }) => {
+            Err(
+                error @ (CoordinatorCallError::WrongCoordinator { .. }
+                | CoordinatorCallError::KeyChanged { .. }),
+            ) => {
                 tracing::error!(%error, "the coordinator is not the one that was expected");
                 wait = LOOK_AGAIN;
             }
@@ -55,11 +59,29 @@ pub(super) async fn run(
                 }
             }
         }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
+        let looks_again = tokio::time::sleep(wait);
+        tokio::pin!(looks_again);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = &mut looks_again => break,
+                // Others ask for the keys too, when they meet an unknown one.
+                Ok(()) = keys.changed() => {
+                    let is_known = known.borrow().is_some();
+                    if is_known {
+                        tell_keys(&client, &known);
+                    }
+                }
+            }
         }
     }
+}
+
+/// Tells the keys that the client knows. Returns whether none were told before.
+fn tell_keys(client: &CoordinatorClient, known: &watch::Sender<Option<Arc<LogKeys>>>) -> bool {
+    let keys = client.known_keys().borrow().clone();
+    let keys = keys.map(|keys| Arc::new(keys.keys().clone()));
+    known.send_replace(keys).is_none()
 }
 
 async fn add_bootstrap(mesh: &Mesh, address: &str) {

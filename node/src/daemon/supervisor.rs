@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::log::checkpoint::LogKeys;
+use gristmill_transport::witness::WitnessDriver;
 use gristmill_transport::{CoordinatorClient, IncomingJobs, Mesh};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -16,6 +17,7 @@ use super::{StopError, joining, redeem_now};
 use crate::job_driver::{JobHost, serve_jobs};
 use crate::local_api;
 use crate::offering::Offering;
+use crate::prover::Prover;
 use crate::publisher::Publisher;
 use crate::receipt_file::ReceiptFile;
 use crate::redeemer::{RedeemError, RedeemNow, Redeemer};
@@ -36,7 +38,9 @@ pub(super) struct Parts {
     pub(super) offering: Arc<Offering>,
     pub(super) upstreams: UpstreamWatch,
     pub(super) client: Arc<CoordinatorClient>,
-    pub(super) known_coordinator: watch::Sender<Option<AccountId>>,
+    pub(super) witness: WitnessDriver,
+    pub(super) prover: Prover,
+    pub(super) known_coordinator: watch::Sender<Option<Arc<LogKeys>>>,
     pub(super) redeem: mpsc::Sender<RedeemNow>,
     pub(super) redeem_requests: mpsc::Receiver<RedeemNow>,
     pub(super) receipts: ReceiptFile,
@@ -108,6 +112,7 @@ pub(super) async fn run(parts: Parts, stopping: CancellationToken) -> Result<(),
         catalogue: offering.catalogue(),
         slots: Arc::clone(&host.slots),
         coordinator: coordinator.clone(),
+        host: Arc::clone(&host),
     };
     let redeemer = Redeemer {
         client: Arc::clone(&client),
@@ -115,6 +120,7 @@ pub(super) async fn run(parts: Parts, stopping: CancellationToken) -> Result<(),
         vouchers: Arc::clone(&host.vouchers),
         receipts: receipts.clone(),
         coordinator,
+        witness: host.witness.clone(),
         interval: settings.redeem_interval,
     };
     let mut jobs = Part::start(
@@ -139,6 +145,12 @@ pub(super) async fn run(parts: Parts, stopping: CancellationToken) -> Result<(),
             &ended,
             joining::run(client, mesh.clone(), parts.known_coordinator, stop.clone()),
         ),
+        Part::start(
+            "watching the coordinator's log",
+            &ended,
+            watch_log(parts.witness, stop.clone()),
+        ),
+        Part::start("proving receipts", &ended, parts.prover.run(stop.clone())),
     ];
     if let Some((listener, address)) = parts.listener {
         let view = local_api::View {
@@ -182,6 +194,12 @@ pub(super) async fn run(parts: Parts, stopping: CancellationToken) -> Result<(),
         Some(part) => Err(StopError::PartEnded(part)),
         None => synced.map_err(|error| StopError::Vouchers(error.to_string())),
     }
+}
+
+/// A witness ends when the mesh does, which is ended last.
+async fn watch_log(witness: WitnessDriver, stop: CancellationToken) {
+    witness.run(stop.clone().cancelled_owned()).await;
+    stop.cancelled().await;
 }
 
 fn first_ended(jobs: &Part, publisher: &Part, others: &[Part]) -> Option<&'static str> {

@@ -105,6 +105,24 @@ pub struct ServeArguments {
         default_missing_value = "true"
     )]
     pub mdns: Option<bool>,
+    /// Cosign the checkpoints of the coordinator's log that were found to be consistent [default: true]
+    #[arg(
+        long,
+        env = "GRISTMILL_NODE_COSIGN",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub cosign: Option<bool>,
+    /// Take no jobs on tickets of a coordinator whose log was caught lying [default: true]
+    #[arg(
+        long,
+        env = "GRISTMILL_NODE_REFUSE_LYING_COORDINATOR",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub refuse_lying_coordinator: Option<bool>,
     /// How long a job waits for a voucher before it is given up [default: 30]
     #[arg(long, env = "GRISTMILL_NODE_VOUCHER_TIMEOUT_SECONDS", value_name = "SECONDS")]
     pub voucher_timeout_seconds: Option<u64>,

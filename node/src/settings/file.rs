@@ -68,6 +68,10 @@ pub struct FileSection {
     pub local_api: Option<String>,
     /// Whether to announce the node on the local network and look for peers there (mDNS). Default: false.
     pub mdns: Option<bool>,
+    /// Whether to cosign the checkpoints of the coordinator's log that were found to be consistent. Default: true.
+    pub cosign: Option<bool>,
+    /// Whether to take no jobs on tickets of a coordinator whose log was caught lying. Default: true.
+    pub refuse_lying_coordinator: Option<bool>,
     /// How many seconds a job waits for a voucher before it is given up, 1 to 600. Default: 30.
     pub voucher_timeout_seconds: Option<u64>,
     /// How many seconds a stopping node lets running jobs finish, at most 3600. Default: 20.

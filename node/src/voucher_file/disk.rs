@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use gristmill_ledger::journal::{Journal, JournalError, JournalOptions, NewRecord, Records, SEGMENT_BYTES};
+use gristmill_ledger::journal::{Journal, JournalError, JournalOptions, NewRecord, Records};
 use gristmill_ledger::record::{CONTENT_MAX_BYTES, JournalKind};
 use gristmill_protocol::codec;
 
@@ -24,10 +24,7 @@ const BATCH_RECORDS: usize = 1_000;
 const READ_ATTEMPTS: u32 = 5;
 
 fn options() -> JournalOptions {
-    JournalOptions {
-        kind: KIND,
-        segment_bytes: SEGMENT_BYTES,
-    }
+    JournalOptions::new(KIND)
 }
 
 fn beside(directory: &Path, suffix: &str) -> PathBuf {

@@ -1,29 +1,29 @@
 //! The swarm's task: translates commands and the swarm's events.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use gristmill_protocol::identity::Keypair;
 use libp2p::core::transport::ListenerId;
-use libp2p::core::upgrade::Version;
-use libp2p::gossipsub::{self, Event as GossipEvent};
-use libp2p::multiaddr::Protocol;
+use libp2p::gossipsub::{self, Event as GossipEvent, MessageAcceptance, TopicHash};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{self, ConnectionId, SwarmEvent};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::announcements::Announcements;
 use super::behaviour::{KADEMLIA_PROTOCOL, MeshBehaviour, MeshBehaviourEvent};
 use super::bootstrap::BootstrapPeers;
-use super::gossip::{acceptance, listings_topic};
+use super::checkpoints::Announcement;
+use super::gossip::{acceptance, checkpoints_topic, judged, listings_topic};
+use super::setup::{check_free, swarm};
 use super::shared::Shared;
 use super::{Clock, MeshConfig, MeshError, PublishError, Published, addresses};
 use crate::job_stream::behaviour::{Acceptor, OpenRequest};
-use crate::peer_identity::{account_of, libp2p_keypair};
+use crate::peer_identity::account_of;
 
 /// How often bootstrap peers are looked after, and an own listing that nobody has heard.
 const TICK: Duration = Duration::from_millis(250);
@@ -43,6 +43,10 @@ pub(super) enum Command {
     Publish {
         sealed: Vec<u8>,
         reply: oneshot::Sender<Result<Published, PublishError>>,
+    },
+    Announce {
+        announcement: Announcement,
+        reply: oneshot::Sender<Published>,
     },
     OpenJob {
         peer: PeerId,
@@ -73,6 +77,7 @@ pub(super) struct Driver {
     listeners: Vec<ListenerId>,
     /// The own listing that no peer has heard yet.
     unheard: Option<Vec<u8>>,
+    announcements: Announcements,
 }
 
 impl Driver {
@@ -103,6 +108,7 @@ impl Driver {
             remotes,
             listeners: Vec::new(),
             unheard: None,
+            announcements: Announcements::default(),
         };
         driver.listen(config).await?;
         Ok(driver)
@@ -145,6 +151,8 @@ impl Driver {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut expiry_tick = interval(EXPIRY_TICK);
         expiry_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut watching = self.shared.watching.subscribe();
+        watching.mark_changed();
         loop {
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
@@ -152,6 +160,11 @@ impl Driver {
                     Some(Command::Shutdown) | None => break,
                     Some(command) => self.on_command(command),
                 },
+                Ok(()) = watching.changed() => {
+                    if *watching.borrow_and_update() {
+                        self.hear_checkpoints();
+                    }
+                }
                 _ = tick.tick() => self.on_tick(),
                 _ = expiry_tick.tick() => self.shared.expire((self.clock)()),
             }
@@ -205,6 +218,14 @@ impl Driver {
             Command::Publish { sealed, reply } => {
                 let _ = reply.send(self.publish(sealed));
             }
+            Command::Announce { announcement, reply } => {
+                self.announcements.add(announcement);
+                self.send_announcements();
+                let _ = reply.send(match self.announcements.all_sent() {
+                    true => Published::Sent,
+                    false => Published::Waiting,
+                });
+            }
             Command::OpenJob {
                 peer,
                 addresses,
@@ -254,10 +275,33 @@ impl Driver {
         }
     }
 
+    fn hear_checkpoints(&mut self) {
+        // Subscribing once more changes nothing.
+        if let Err(error) = self.swarm.behaviour_mut().gossip.subscribe(&checkpoints_topic()) {
+            tracing::error!(%error, "checkpoints are not heard on the mesh");
+        }
+    }
+
+    /// Says what there is to say about logs.
+    fn send_announcements(&mut self) {
+        self.announcements.begin_round(self.elapsed_ms(), rand::random());
+        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        self.announcements
+            .send(|message| match gossip.publish(checkpoints_topic(), message) {
+                Ok(_) | Err(gossipsub::PublishError::Duplicate) => true,
+                Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => false,
+                Err(error) => {
+                    tracing::debug!(%error, "an announcement about a log is not sent; trying again");
+                    false
+                }
+            });
+    }
+
     /// What is due every now and then.
     fn on_tick(&mut self) {
         self.dial_bootstrap_peers();
         self.send_unheard();
+        self.send_announcements();
     }
 
     fn dial_bootstrap_peers(&mut self) {
@@ -381,24 +425,20 @@ impl Driver {
                 message_id,
                 message,
             }) => {
-                let outcome = self.shared.insert(&message.data, (self.clock)());
-                if let Err(error) = &outcome {
-                    tracing::debug!(peer = %propagation_source, %error, "listing refused");
-                }
+                let acceptance = self.acceptance(&propagation_source, &message);
                 self.swarm
                     .behaviour_mut()
                     .gossip
-                    .report_message_validation_result(&message_id, &propagation_source, acceptance(&outcome));
+                    .report_message_validation_result(&message_id, &propagation_source, acceptance);
             }
-            MeshBehaviourEvent::Gossip(GossipEvent::Subscribed { peer_id, .. }) => {
-                if let Ok(account) = account_of(&peer_id) {
-                    self.shared
-                        .listeners
-                        .send_if_modified(|listeners| listeners.insert(account));
-                }
-                self.send_unheard();
+            MeshBehaviourEvent::Gossip(GossipEvent::Subscribed { peer_id, topic, .. }) => {
+                self.on_listener(&peer_id, &topic);
             }
-            MeshBehaviourEvent::Gossip(GossipEvent::Unsubscribed { peer_id, .. }) => self.on_deaf(&peer_id),
+            MeshBehaviourEvent::Gossip(GossipEvent::Unsubscribed { peer_id, topic })
+                if topic == listings_topic().hash() =>
+            {
+                self.on_deaf(&peer_id);
+            }
             MeshBehaviourEvent::Identify(identify::Event::Received {
                 peer_id,
                 connection_id,
@@ -422,6 +462,40 @@ impl Driver {
         }
     }
 
+    /// What to do with a message, after taking in what it says.
+    fn acceptance(&self, from: &PeerId, message: &gossipsub::Message) -> MessageAcceptance {
+        if message.topic == listings_topic().hash() {
+            let outcome = self.shared.insert(&message.data, (self.clock)());
+            if let Err(error) = &outcome {
+                tracing::debug!(peer = %from, %error, "listing refused");
+            }
+            return acceptance(&outcome);
+        }
+        let Ok(from) = account_of(from) else {
+            return MessageAcceptance::Ignore;
+        };
+        let judgement = self
+            .shared
+            .checkpoints()
+            .judge(&message.data, from, self.elapsed_ms());
+        tracing::trace!(peer = %from, ?judgement, "heard of a log");
+        judged(judgement)
+    }
+
+    fn on_listener(&mut self, peer: &PeerId, topic: &TopicHash) {
+        if *topic == checkpoints_topic().hash() {
+            self.announcements.somebody_came();
+            self.send_announcements();
+            return;
+        }
+        if let Ok(account) = account_of(peer) {
+            self.shared
+                .listeners
+                .send_if_modified(|listeners| listeners.insert(account));
+        }
+        self.send_unheard();
+    }
+
     fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
         let Some(remote) = self.remotes.get(&connection) else {
             return;
@@ -433,53 +507,4 @@ impl Driver {
             self.swarm.behaviour_mut().kademlia.add_address(&peer, address);
         }
     }
-}
-
-fn swarm(
-    keypair: &Keypair,
-    config: &MeshConfig,
-    acceptor: Acceptor,
-) -> Result<Swarm<MeshBehaviour>, MeshError> {
-    let keypair = libp2p_keypair(keypair).map_err(|error| MeshError::Setup(format!("identity: {error}")))?;
-    let transport = super::transport::transport(&keypair, config)?;
-    let behaviour = MeshBehaviour::new(&keypair, config, acceptor)?;
-    let swarm_config = swarm::Config::with_tokio_executor()
-        .with_idle_connection_timeout(config.idle_timeout)
-        // QUIC gets a head start, TCP follows a moment later (RFC 8305).
-        .with_smart_dial()
-        // A stream's first frame travels with its negotiation, one round trip earlier. Each of our streams
-        // proposes a single protocol, which this needs.
-        .with_substream_upgrade_protocol_override(Version::V1Lazy);
-    Ok(Swarm::new(
-        transport,
-        behaviour,
-        keypair.public().to_peer_id(),
-        swarm_config,
-    ))
-}
-
-/// Tells a port that another program has before libp2p wraps the error, or (TCP, where it sets `SO_REUSEPORT`)
-/// does not notice.
-fn check_free(address: &Multiaddr) -> Result<(), MeshError> {
-    let expected = "listen address; they look like /ip4/0.0.0.0/udp/7410/quic-v1 or /ip4/0.0.0.0/tcp/7410";
-    let unusable = || MeshError::Address {
-        address: address.clone(),
-        expected,
-    };
-    let ip = addresses::ip(address).ok_or_else(unusable)?;
-    let outcome = match address.iter().nth(1) {
-        _ if !addresses::is_supported(address) => return Err(unusable()),
-        Some(Protocol::Udp(port)) => UdpSocket::bind(SocketAddr::new(ip, port)).map(drop),
-        Some(Protocol::Tcp(port)) => TcpListener::bind(SocketAddr::new(ip, port)).map(drop),
-        _ => return Err(unusable()),
-    };
-    outcome.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => MeshError::AddressInUse {
-            address: address.clone(),
-        },
-        _ => MeshError::Listen {
-            address: address.clone(),
-            reason: error.to_string(),
-        },
-    })
 }

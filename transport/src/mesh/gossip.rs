@@ -1,4 +1,4 @@
-//! Gossip of listings: its setup, its scores, and what to do with a message.
+//! Gossip of listings and checkpoints: its setup, its scores, and what to do with a message.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -16,7 +16,9 @@ use libp2p::gossipsub::{
 /// Gossip that knows the topics of this market only.
 pub(super) type Gossip = gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>;
 
-/// Room for gossipsub's own fields around a listing.
+use super::checkpoints::{CHECKPOINT_MESSAGE_MAX_BYTES, CHECKPOINTS_TOPIC, Judgement};
+
+/// Room for gossipsub's own fields around a message.
 const ENVELOPE_MAX_BYTES: usize = 1024;
 /// How long a message is remembered, so that one sent again is not even looked at.
 const DUPLICATE_CACHE: Duration = Duration::from_secs(120);
@@ -28,26 +30,37 @@ pub(super) fn listings_topic() -> IdentTopic {
     IdentTopic::new(LISTINGS_TOPIC)
 }
 
-/// Gossip, subscribed and scoring.
+/// The topic of checkpoints.
+pub(super) fn checkpoints_topic() -> IdentTopic {
+    IdentTopic::new(CHECKPOINTS_TOPIC)
+}
+
+/// Gossip, scoring, and subscribed to listings. To checkpoints, it subscribes once there is a log to watch: others tell
+/// a newcomer what they know when it subscribes.
 ///
-/// Messages are anonymous: a listing carries its provider's signature, which is what counts. A second one by
+/// Messages are anonymous: a listing carries its provider's signature, a checkpoint its log's, which is what counts. A second one by
 /// gossipsub would name the first sender, cost a verification at every hop, and let one listing travel under many
-/// message ids. The id is the content's BLAKE3 hash, so that nobody can make two listings collide.
+/// message ids. The id is the content's BLAKE3 hash, so that nobody can make two messages collide.
 pub(super) fn gossip() -> Result<Gossip, String> {
     let config = ConfigBuilder::default()
         .protocol_id_prefix("/gristmill/gossip")
         .validation_mode(ValidationMode::Anonymous)
         .validate_messages()
         .message_id_fn(|message| MessageId::new(blake3::hash(&message.data).as_bytes()))
-        .max_transmit_size(LISTING_MAX_BYTES + ENVELOPE_MAX_BYTES)
+        // What holds for whole frames must let the largest message of any topic pass.
+        .max_transmit_size(CHECKPOINT_MESSAGE_MAX_BYTES + ENVELOPE_MAX_BYTES)
+        .max_transmit_size_for_topic(LISTING_MAX_BYTES, listings_topic().hash())
+        .max_transmit_size_for_topic(CHECKPOINT_MESSAGE_MAX_BYTES, checkpoints_topic().hash())
         .duplicate_cache_time(DUPLICATE_CACHE)
         .build()
         .map_err(|error| error.to_string())?;
-    let topic = listings_topic();
-    let filter = WhitelistSubscriptionFilter(HashSet::from([topic.hash()]));
+    let topics = [listings_topic(), checkpoints_topic()];
+    let filter = WhitelistSubscriptionFilter(HashSet::from(topics.each_ref().map(IdentTopic::hash)));
     let mut gossip = Gossip::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)?;
     gossip.with_peer_score(score_parameters(), score_thresholds())?;
-    gossip.subscribe(&topic).map_err(|error| error.to_string())?;
+    gossip
+        .subscribe(&listings_topic())
+        .map_err(|error| error.to_string())?;
     Ok(gossip)
 }
 
@@ -56,17 +69,17 @@ pub(super) fn gossip() -> Result<Gossip, String> {
 /// three end its being heard at all, for ten minutes.
 fn score_parameters() -> PeerScoreParams {
     let forgets = score_parameter_decay(MEMORY_OF_MISBEHAVIOUR);
-    let listings = TopicScoreParams {
+    let topic = TopicScoreParams {
         topic_weight: 1.0,
         // 10 points after 1,000 seconds in the mesh.
         time_in_mesh_weight: 0.01,
         time_in_mesh_quantum: Duration::from_secs(1),
         time_in_mesh_cap: 1000.0,
-        // 10 points for having been first with 20 listings.
+        // 10 points for having been first with 20 messages.
         first_message_deliveries_weight: 0.5,
         first_message_deliveries_decay: forgets,
         first_message_deliveries_cap: 20.0,
-        // Listings are few and far between: a quiet peer is no bad peer.
+        // Messages are few and far between: a quiet peer is no bad peer.
         mesh_message_deliveries_weight: 0.0,
         mesh_failure_penalty_weight: 0.0,
         invalid_message_deliveries_weight: -10.0,
@@ -74,7 +87,10 @@ fn score_parameters() -> PeerScoreParams {
         ..TopicScoreParams::default()
     };
     PeerScoreParams {
-        topics: HashMap::from([(listings_topic().hash(), listings)]),
+        topics: HashMap::from([
+            (listings_topic().hash(), topic.clone()),
+            (checkpoints_topic().hash(), topic),
+        ]),
         topic_score_cap: 20.0,
         // A household shares one address, a Sybil's server farm should not.
         ip_colocation_factor_weight: -1.0,
@@ -101,7 +117,16 @@ const fn score_thresholds() -> PeerScoreThresholds {
     }
 }
 
-/// What to do with a message, by what the board said.
+/// What to do with a message about a log.
+pub(super) const fn judged(judgement: Judgement) -> MessageAcceptance {
+    match judgement {
+        Judgement::Forward => MessageAcceptance::Accept,
+        Judgement::Drop => MessageAcceptance::Ignore,
+        Judgement::Blame => MessageAcceptance::Reject,
+    }
+}
+
+/// What to do with a listing, by what the board said.
 ///
 /// Only what no honest peer could have forwarded costs its sender score. Clocks differ: a listing from the future
 /// for us may have been just in time for an honest peer, so it is dropped without blame.

@@ -1,7 +1,7 @@
 //! What the swarm's task and the handles share.
 
 use std::collections::BTreeSet;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use gristmill_protocol::board::{Board, Insertion};
 use gristmill_protocol::identity::AccountId;
@@ -9,9 +9,14 @@ use gristmill_protocol::listing::ListingError;
 use libp2p::Multiaddr;
 use tokio::sync::watch;
 
+use super::checkpoints::CheckpointFilter;
+
 /// The state that handles read without asking the task.
 pub(super) struct Shared {
     pub(super) board: RwLock<Board>,
+    pub(super) checkpoints: Mutex<CheckpointFilter>,
+    /// Whether any log is watched.
+    pub(super) watching: watch::Sender<bool>,
     pub(super) board_version: watch::Sender<u64>,
     pub(super) peers: watch::Sender<BTreeSet<AccountId>>,
     /// The peers that listen to listings.
@@ -20,6 +25,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// What judges messages about logs.
+    pub(super) fn checkpoints(&self) -> MutexGuard<'_, CheckpointFilter> {
+        self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Verifies a sealed listing and posts it.
     pub(super) fn insert(&self, sealed: &[u8], now_ms: u64) -> Result<Insertion, ListingError> {
         let insertion = self

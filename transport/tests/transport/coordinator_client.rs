@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,19 +12,22 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use gristmill_protocol::coordinator_api::{
-    AccountView, ChannelView, GrantRequest, Jwk, JwkSet, ListingsAnswer, NetworkInfo, OpenChannelAnswer,
-    OpenChannelRequest, ReceiptsPage, SettleAnswer, SettleRequest, SettlementResult, listing_text,
-    voucher_from_text,
+    AccountView, ChannelView, GrantRequest, Jwk, JwkSet, ListingsAnswer, LogInfo, NetworkInfo,
+    OpenChannelAnswer, OpenChannelRequest, ReceiptsPage, SettleAnswer, SettleRequest, SettlementResult,
+    handover_text, listing_text, voucher_from_text,
 };
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::ids::{ChannelId, GrantId};
+use gristmill_protocol::log::checkpoint::origin_of;
+use gristmill_protocol::log::note::{KeyKind, NOTE_MAX_BYTES, SignedNote, VerifierKey};
+use gristmill_protocol::log::tile::Tile;
 use gristmill_protocol::tokens::Call;
 use gristmill_protocol::voucher::Voucher;
 use gristmill_transport::{CoordinatorCallError, CoordinatorClient};
 use serde::Serialize;
 
-use crate::support::{account, clock, keypair, now_ms, sealed, soon};
+use crate::support::{account, clock, handover, keypair, now_ms, sealed, soon};
 
 const COORDINATOR: u8 = 100;
 const CALLER: u8 = 1;
@@ -129,14 +133,17 @@ fn answer(call: &str, body: &[u8]) -> Response {
             };
             json(&SettleAnswer {
                 results: request.vouchers.iter().map(settled).collect(),
+                log_indices: vec![None; request.vouchers.len()],
             })
         }
         "GET /v1/receipts?before=9&limit=2" => json(&ReceiptsPage {
             receipts: vec!["a.b.c".into()],
+            proofs: vec![None],
             next: Some(8),
         }),
         "GET /v1/receipts?limit=10" => json(&ReceiptsPage {
             receipts: vec![],
+            proofs: vec![],
             next: None,
         }),
         "POST /v1/grants" => json(&balances()),
@@ -155,9 +162,26 @@ fn refusal(status: StatusCode, code: &str) -> Response {
 }
 
 fn network() -> NetworkInfo {
+    network_of(&[COORDINATOR])
+}
+
+/// The network of a coordinator whose keys were these, one after the other.
+fn network_of(keys: &[u8]) -> NetworkInfo {
+    let first = keys[0];
+    let newest = account(keys[keys.len() - 1]);
+    let origin = origin_of(&account(first));
     NetworkInfo {
         name: "test".into(),
-        coordinator: account(COORDINATOR),
+        coordinator: newest,
+        log: LogInfo {
+            verifier_key: VerifierKey::new(&origin, KeyKind::Ed25519, newest).unwrap(),
+            origin,
+            account: account(first),
+            keys: keys
+                .windows(2)
+                .map(|pair| handover_text(&handover(first, pair[0], pair[1])))
+                .collect(),
+        },
         version: "0.1.0".into(),
         bootstrap: vec![],
         fee_basis_points: 250,
@@ -173,6 +197,7 @@ fn balances() -> AccountView {
         available: Credits::micro(10),
         held: Credits::micro(0),
         starter_granted: false,
+        frozen: false,
     }
 }
 
@@ -346,15 +371,149 @@ async fn another_coordinator_than_the_configured_one_is_refused() {
     // One that changes its account later is refused as well.
     let client = client_at(address, None);
     client.network().await.unwrap();
-    let changed = NetworkInfo {
-        coordinator: account(99),
-        ..network()
-    };
-    server.instead.lock().unwrap().push(json(&changed));
+    server.instead.lock().unwrap().push(json(&network_of(&[99])));
     assert!(matches!(
         client.network().await,
-        Err(CoordinatorCallError::WrongCoordinator { .. })
+        Err(CoordinatorCallError::KeyChanged { .. })
     ));
+}
+
+/// A client that keeps the keys of the coordinator in a folder.
+fn client_with_memory(address: SocketAddr, folder: &Path) -> CoordinatorClient {
+    client_at(address, None).with_known_keys_in(folder).unwrap()
+}
+
+#[tokio::test]
+async fn hand_overs_are_followed_from_the_key_known_first_also_after_a_restart() {
+    let (server, folder) = (Server::default(), tempfile::tempdir().unwrap());
+    let address = server.start().await;
+    let says = |keys: &[u8]| server.instead.lock().unwrap().push(json(&network_of(keys)));
+    let client = client_with_memory(address, folder.path());
+    let mut known = client.known_keys();
+    assert!(known.borrow_and_update().is_none());
+    says(&[100, 101]);
+    client.network().await.unwrap();
+    assert_eq!(client.coordinator().await.unwrap(), account(101));
+    says(&[100, 101, 102]);
+    client.network().await.unwrap();
+    assert!(known.has_changed().unwrap());
+    drop(client);
+
+    let client = client_with_memory(address, folder.path());
+    let keys = client.log_keys().await.unwrap();
+    assert!([100, 101, 102].map(account).iter().all(|key| keys.contains(key)));
+    assert!(server.seen().len() <= 2, "what is known is not asked for");
+    assert_eq!(client.coordinator().await.unwrap(), account(102));
+    // Nobody takes its place: not another coordinator, not a fork of its keys, not a key that it has retired, and
+    // not somebody who took over its keys without being handed them.
+    let mut taken_over = network_of(&[100, 101, 102]);
+    taken_over.coordinator = account(99);
+    let mut forged = network_of(&[100, 101, 102]);
+    let mut by_others = handover(100, 102, 99);
+    by_others.by_old = keypair(99).sign(*by_others.by_new.content_unchecked());
+    forged.log.keys.push(handover_text(&by_others));
+    forged.coordinator = account(99);
+    let origin = forged.log.origin.clone();
+    forged.log.verifier_key = VerifierKey::new(&origin, KeyKind::Ed25519, account(99)).unwrap();
+    for info in [
+        network_of(&[99]),
+        network_of(&[100, 99]),
+        network_of(&[100, 101]),
+        network_of(&[100]),
+        network_of(&[99, 100, 101, 102]),
+        taken_over,
+        forged,
+    ] {
+        server.instead.lock().unwrap().push(json(&info));
+        let error = client.network().await.unwrap_err();
+        if let CoordinatorCallError::KeyChanged { remedy, .. } = &error {
+            assert!(remedy.contains("coordinators/127.0.0.1_"), "{error}");
+        } else {
+            assert!(
+                matches!(error, CoordinatorCallError::InvalidAnswer { .. }),
+                "{error}"
+            );
+        }
+        assert_eq!(client.coordinator().await.unwrap(), account(102), "{info:?}");
+    }
+    says(&[100, 101, 102]);
+    client.network().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_configured_account_may_be_any_that_ever_signed() {
+    let server = Server::default();
+    let address = server.start().await;
+    for (configured, good) in [(100, true), (101, true), (102, false)] {
+        let client = client_at(address, Some(account(configured)));
+        assert_eq!(
+            client.coordinator().await.unwrap(),
+            account(configured),
+            "asks nobody"
+        );
+        server
+            .instead
+            .lock()
+            .unwrap()
+            .push(json(&network_of(&[100, 101])));
+        let asked = client.network().await;
+        assert_eq!(asked.is_ok(), good, "{configured}: {asked:?}");
+        if good {
+            assert_eq!(client.coordinator().await.unwrap(), account(101));
+        }
+    }
+}
+
+#[tokio::test]
+async fn calls_are_signed_for_the_new_key_as_soon_as_the_old_one_is_refused() {
+    let (server, client) = serve().await;
+    client.network().await.unwrap();
+    // Answers are taken from the end.
+    server.instead.lock().unwrap().extend([
+        json(&network_of(&[COORDINATOR, 101])),
+        refusal(StatusCode::UNAUTHORIZED, "unauthorized"),
+    ]);
+    server.seen();
+    // This server goes on expecting the old key, so the second call is refused as well, but it was made.
+    assert!(client.account_view().await.is_err());
+    assert_eq!(
+        server.seen(),
+        ["GET /v1/account", "GET /v1/network", "GET /v1/account",]
+    );
+    assert_eq!(client.coordinator().await.unwrap(), account(101));
+}
+
+#[tokio::test]
+async fn the_log_is_read_within_bounds() {
+    let (server, client) = serve().await;
+    let answers = |response: Response| server.instead.lock().unwrap().push(response);
+    let tile = |width| Tile::new(0, 3, width).unwrap();
+    answers(vec![7; 32 * 5].into_response());
+    assert_eq!(client.tile(tile(5)).await.unwrap(), [7; 160]);
+    // One that has filled up is answered with the full one.
+    answers(vec![8; 32 * 256].into_response());
+    answers(refusal(StatusCode::NOT_FOUND, "not_found"));
+    server.seen();
+    assert_eq!(client.tile(tile(5)).await.unwrap(), [8; 32 * 256]);
+    assert_eq!(server.seen(), ["GET /log/tile/0/003.p/5", "GET /log/tile/0/003"]);
+    for bytes in [0, 32 * 256 - 1, 32 * 256 + 1] {
+        answers(vec![0; bytes].into_response());
+        let read = client.tile(tile(256)).await;
+        assert!(
+            matches!(read, Err(CoordinatorCallError::InvalidAnswer { .. })),
+            "{bytes}"
+        );
+    }
+    let note = SignedNote::sign("text\n", "name", &keypair(5)).unwrap();
+    answers(note.to_string().into_response());
+    assert_eq!(client.checkpoint().await.unwrap(), note);
+    for text in ["".to_owned(), "no note\n".into(), "x".repeat(NOTE_MAX_BYTES + 1)] {
+        answers(text.into_response());
+        assert!(matches!(
+            client.checkpoint().await,
+            Err(CoordinatorCallError::InvalidAnswer { .. })
+        ));
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use gristmill_protocol::listing::LISTINGS_TOPIC;
+use gristmill_transport::mesh::CHECKPOINTS_TOPIC;
 use libp2p::gossipsub::{
     self, ConfigBuilder, Event, IdentTopic, MessageAuthenticity, MessageId, ValidationMode,
 };
@@ -14,12 +15,21 @@ use tokio::sync::mpsc;
 
 /// Sends messages without looking at them.
 pub(crate) struct HostilePeer {
-    messages: mpsc::Sender<Vec<u8>>,
+    messages: mpsc::Sender<(&'static str, Vec<u8>)>,
 }
 
 impl HostilePeer {
-    /// Connects to a peer, and returns once that one listens to gossip.
+    /// Connects to a peer, and returns once that one listens to listings.
     pub(crate) async fn join(byte: u8, victim: Multiaddr) -> Self {
+        Self::heard_on(LISTINGS_TOPIC, byte, victim).await
+    }
+
+    /// Connects to a peer, and returns once that one listens to checkpoints.
+    pub(crate) async fn join_watching(byte: u8, victim: Multiaddr) -> Self {
+        Self::heard_on(CHECKPOINTS_TOPIC, byte, victim).await
+    }
+
+    async fn heard_on(topic: &'static str, byte: u8, victim: Multiaddr) -> Self {
         let keypair = identity::Keypair::ed25519_from_bytes([byte; 32]).unwrap();
         let mut swarm = SwarmBuilder::with_existing_identity(keypair)
             .with_tokio()
@@ -29,6 +39,7 @@ impl HostilePeer {
                     .protocol_id_prefix("/gristmill/gossip")
                     .validation_mode(ValidationMode::Anonymous)
                     .message_id_fn(|message| MessageId::new(blake3::hash(&message.data).as_bytes()))
+                    .max_transmit_size(1 << 20)
                     .build()
                     .unwrap();
                 gossipsub::Behaviour::<gossipsub::IdentityTransform>::new(
@@ -40,22 +51,25 @@ impl HostilePeer {
             .unwrap()
             .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(600)))
             .build();
-        let topic = IdentTopic::new(LISTINGS_TOPIC);
-        swarm.behaviour_mut().subscribe(&topic).unwrap();
+        for topic in [LISTINGS_TOPIC, CHECKPOINTS_TOPIC] {
+            swarm.behaviour_mut().subscribe(&IdentTopic::new(topic)).unwrap();
+        }
         swarm.dial(victim).unwrap();
         let mut listening = HashSet::new();
-        while listening.is_empty() {
-            if let SwarmEvent::Behaviour(Event::Subscribed { peer_id, .. }) = swarm.select_next_some().await {
-                listening.insert(peer_id);
+        while !listening.contains(&IdentTopic::new(topic).hash()) {
+            if let SwarmEvent::Behaviour(Event::Subscribed { topic, .. }) = swarm.select_next_some().await {
+                listening.insert(topic);
             }
         }
-        let (messages, mut received) = mpsc::channel::<Vec<u8>>(16);
+        let (messages, mut received) = mpsc::channel::<(&str, Vec<u8>)>(16);
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     _ = swarm.select_next_some() => {}
                     message = received.recv() => match message {
-                        Some(message) => { swarm.behaviour_mut().publish(topic.clone(), message).unwrap(); }
+                        Some((topic, message)) => {
+                            swarm.behaviour_mut().publish(IdentTopic::new(topic), message).unwrap();
+                        }
                         None => break,
                     },
                 }
@@ -66,6 +80,11 @@ impl HostilePeer {
 
     /// Gossips any bytes as a listing.
     pub(crate) async fn send(&self, message: Vec<u8>) {
-        self.messages.send(message).await.unwrap();
+        self.messages.send((LISTINGS_TOPIC, message)).await.unwrap();
+    }
+
+    /// Gossips any bytes as a checkpoint.
+    pub(crate) async fn send_checkpoint(&self, message: Vec<u8>) {
+        self.messages.send((CHECKPOINTS_TOPIC, message)).await.unwrap();
     }
 }

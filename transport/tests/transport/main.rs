@@ -8,9 +8,12 @@
     reason = "tests say what went wrong by panicking"
 )]
 
+mod checkpoints;
 mod coordinator_client;
 mod gossip;
 mod hostile;
 mod job_streams;
+mod liar;
 mod lifecycle;
+mod lying_coordinator;
 mod support;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gristmill_protocol::codec;
 use gristmill_protocol::credits::Credits;
+use gristmill_protocol::handover::{KeyHandover, SignedHandover};
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::job::{Chunk, ConsumerFrame, JobKind, OpenJob, ProviderFrame, RequestId};
 use gristmill_protocol::listing::{Listing, Offer};
@@ -39,6 +40,20 @@ pub(crate) fn keypair(byte: u8) -> Keypair {
 
 pub(crate) fn account(byte: u8) -> AccountId {
     keypair(byte).account()
+}
+
+/// A hand-over of a log from one key to another.
+pub(crate) fn handover(log: u8, old: u8, new: u8) -> SignedHandover {
+    let agreed = KeyHandover {
+        log: account(log),
+        old: account(old),
+        new: account(new),
+        agreed_at_ms: 5,
+    };
+    SignedHandover {
+        by_old: keypair(old).sign(agreed),
+        by_new: keypair(new).sign(agreed),
+    }
 }
 
 pub(crate) fn now_ms() -> u64 {

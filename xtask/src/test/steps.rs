@@ -3,6 +3,7 @@
 use anyhow::bail;
 
 use super::environment::{Workplace, output, succeed};
+use super::postgres;
 
 /// One step.
 pub(super) struct Step {
@@ -87,7 +88,7 @@ fn purity(workplace: &Workplace) -> anyhow::Result<()> {
         let impure = |name: &&str| {
             matches!(
                 *name,
-                "tokio" | "libp2p" | "reqwest" | "axum" | "sled" | "getrandom"
+                "tokio" | "libp2p" | "reqwest" | "axum" | "tokio-postgres" | "getrandom"
             )
         };
         let names = dependencies.lines().filter_map(|line| line.split(' ').next());
@@ -123,6 +124,7 @@ fn build(workplace: &Workplace) -> anyhow::Result<()> {
 
 fn test(workplace: &Workplace) -> anyhow::Result<()> {
     let python = workplace.python(&real_client_scripts(workplace))?;
+    let server = postgres::start(workplace)?;
     let mut test = workplace.cargo(&[
         "test",
         "--quiet",
@@ -133,7 +135,9 @@ fn test(workplace: &Workplace) -> anyhow::Result<()> {
         "--features",
         FEATURES,
     ]);
-    succeed(test.env("GRISTMILL_MINILM_PYTHON", python))
+    test.env("GRISTMILL_MINILM_PYTHON", python)
+        .env(postgres::URL_VARIABLE, server.url("postgres"));
+    succeed(&mut test)
 }
 
 fn document(workplace: &Workplace) -> anyhow::Result<()> {
