@@ -5,6 +5,7 @@ pub mod answer_stream;
 pub mod assembler;
 pub mod browser_guard;
 pub mod budget;
+pub mod context;
 pub mod embeddings;
 pub mod failure;
 pub mod idempotency;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
-use gristmill_protocol::job::{JobKind, OpenJob, RequestId};
+use gristmill_protocol::job::{JobKind, OpenJob};
 use gristmill_protocol::session::consumer::{ConsumerFailure, ConsumerSession, ConsumerTerms};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -16,6 +16,7 @@ use crate::coordinator_link::{LinkState, Terms};
 use crate::core::answer::Answer;
 use crate::core::answer_stream::JobSummary;
 use crate::core::budget::Scope;
+use crate::core::context::RequestContext;
 use crate::core::failure::ApiFailure;
 use crate::core::records::RecordEvent;
 use crate::core::request::ProgramRequest;
@@ -45,7 +46,7 @@ const CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Job {
     market: Arc<Market>,
     request: ProgramRequest,
-    request_id: RequestId,
+    context: RequestContext,
     /// An answer of which nothing has come yet.
     answer: Answer,
     recipient: Recipient,
@@ -61,14 +62,14 @@ impl Job {
     pub(crate) fn new(
         market: Arc<Market>,
         request: ProgramRequest,
-        request_id: RequestId,
+        context: RequestContext,
     ) -> (Self, mpsc::Receiver<JobEvent>) {
-        let answer = Answer::to(&request, &request_id, market.now_ms() / 1_000);
+        let answer = Answer::to(&request, &context.request_id, market.now_ms() / 1_000);
         let (recipient, events) = Recipient::new(answer.clone(), market.stopping.clone());
         let job = Self {
             market,
             request,
-            request_id,
+            context,
             answer,
             recipient,
             tried: BTreeSet::new(),
@@ -85,7 +86,7 @@ impl Job {
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &outcome {
             Ok(summary) => tracing::info!(
-                request_id = %self.request_id,
+                request_id = %self.context.request_id,
                 provider = %summary.provider,
                 model = %self.request.model,
                 usage = ?summary.usage,
@@ -94,7 +95,7 @@ impl Job {
                 "request answered"
             ),
             Err(failure) => tracing::info!(
-                request_id = %self.request_id,
+                request_id = %self.context.request_id,
                 model = %self.request.model,
                 status = failure.status,
                 code = %failure.code,
@@ -225,8 +226,8 @@ impl Job {
     /// Asks one provider; once more with another channel, where it says that the first is used up.
     async fn attempt(&mut self, route: &Route, terms: &Terms) -> Result<JobSummary, Verdict> {
         let market = self.market.clone();
-        let _running = RunningJob::begin(&market, route.provider);
-        let mut verdict = self.attempt_once(route, terms).await;
+        let running = Arc::new(RunningJob::begin(market.clone(), route.provider));
+        let mut verdict = self.attempt_once(route, terms, &running).await;
         if let Err(Verdict {
             action: Action::OpenAnotherChannel,
             ..
@@ -234,7 +235,7 @@ impl Job {
             && !self.recipient.has_delivered()
         {
             verdict = self
-                .attempt_once(route, terms)
+                .attempt_once(route, terms, &running)
                 .await
                 .map_err(Verdict::after_another_channel);
         }
@@ -251,7 +252,12 @@ impl Job {
         verdict
     }
 
-    async fn attempt_once(&mut self, route: &Route, terms: &Terms) -> Result<JobSummary, Verdict> {
+    async fn attempt_once(
+        &mut self,
+        route: &Route,
+        terms: &Terms,
+        running: &Arc<RunningJob>,
+    ) -> Result<JobSummary, Verdict> {
         self.recipient.restart(self.answer.clone());
         let scope = self.scope(route);
         let (stream, funded) = tokio::select! {
@@ -272,11 +278,13 @@ impl Job {
         let (sender, receiver) = stream.split();
         let open = OpenJob {
             ticket: funding.ticket.clone(),
-            request_id: self.request_id.clone(),
+            request_id: self.context.request_id.clone(),
             kind: self.request.kind,
             model: self.request.model.clone(),
             price_cap: route.offer.price.clone(),
             body_bytes: self.request.body_bytes(output_limit),
+            content_type: String::new(),
+            trace_parent: self.context.trace_parent,
         };
         let attempt = Attempt {
             session,
@@ -288,9 +296,14 @@ impl Job {
         let (end, outbox) = attempt.run(&mut self.recipient).await;
         self.market.wallet.note_change();
         if let Some(rest) = outbox.close() {
-            self.market.tasks.spawn(timeout(CLOSING_TIMEOUT, rest));
+            // Until its stream is closed the provider counts it among those that it has open.
+            let running = running.clone();
+            self.market.tasks.spawn(async move {
+                let _ = timeout(CLOSING_TIMEOUT, rest).await;
+                drop(running);
+            });
         }
-        self.judge(route, &funding, end).await
+        self.judge(route, &funding, end, running).await
     }
 
     fn scope(&self, route: &Route) -> Scope {
@@ -321,7 +334,7 @@ impl Job {
                 self.request.kind == JobKind::ChatCompletions && self.request.output_tokens_max.is_none();
             let output_limit = is_limited.then_some(tokens);
             let session_terms = ConsumerTerms {
-                request_id: self.request_id.clone(),
+                request_id: self.context.request_id.clone(),
                 kind: self.request.kind,
                 provider: route.provider,
                 price_cap: price.clone(),
@@ -346,6 +359,7 @@ impl Job {
         route: &Route,
         funding: &Funding,
         end: AttemptEnd,
+        running: &RunningJob,
     ) -> Result<JobSummary, Verdict> {
         if let Some(latency_ms) = self.recipient.first_message_ms() {
             self.market
@@ -355,10 +369,8 @@ impl Job {
             return Err(Verdict::on_unusable(failure));
         }
         if let Err(failure) = &end.outcome.result {
-            let jobs = lock(&self.market.records)
-                .standing(&route.provider, self.market.now_ms())
-                .jobs;
-            if *failure == ConsumerFailure::Disconnected && !self.recipient.is_accepted() && jobs > 1 {
+            let is_dropped = *failure == ConsumerFailure::Disconnected && !self.recipient.is_accepted();
+            if is_dropped && running.has_had_company() {
                 return Err(Verdict::on_dropped_stream());
             }
             if let ConsumerFailure::Misbehaved(what) = failure {
@@ -371,7 +383,7 @@ impl Job {
             return Err(verdict);
         }
         let summary = JobSummary {
-            request_id: self.request_id.clone(),
+            request_id: self.context.request_id.clone(),
             provider: route.provider,
             channel: funding.channel,
             usage: end.outcome.usage,

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 
 use gristmill_protocol::identity::AccountId;
-use gristmill_protocol::job::RequestId;
 use gristmill_transport::{Clock, Mesh};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::{Semaphore, mpsc};
@@ -12,8 +11,9 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::coordinator_link::CoordinatorLink;
+use crate::core::context::RequestContext;
 use crate::core::failure::ApiFailure;
-use crate::core::records::{ProviderRecords, RecordEvent};
+use crate::core::records::{ProviderRecords, RecordEvent, Standing};
 use crate::core::request::ProgramRequest;
 use crate::jobs::{Job, JobEvent};
 use crate::settings::Settings;
@@ -52,7 +52,7 @@ impl Market {
     pub(crate) fn begin(
         self: &Arc<Self>,
         request: ProgramRequest,
-        request_id: RequestId,
+        context: RequestContext,
     ) -> Result<mpsc::Receiver<JobEvent>, ApiFailure> {
         if self.stopping.is_cancelled() {
             return Err(ApiFailure::shutting_down());
@@ -62,7 +62,7 @@ impl Market {
             .clone()
             .try_acquire_owned()
             .map_err(|_| ApiFailure::too_many_requests())?;
-        let (job, events) = Job::new(self.clone(), request, request_id);
+        let (job, events) = Job::new(self.clone(), request, context);
         let work = async move {
             job.run().await;
             drop(place);
@@ -76,6 +76,11 @@ impl Market {
         (self.clock)()
     }
 
+    /// How a provider stands now.
+    pub(crate) fn standing(&self, provider: &AccountId) -> Standing {
+        lock(&self.records).standing(provider, self.now_ms())
+    }
+
     /// Takes note of what happened with a provider.
     pub(crate) fn note(&self, provider: AccountId, event: RecordEvent) {
         lock(&self.records).note(provider, event, self.now_ms());
@@ -83,19 +88,31 @@ impl Market {
 }
 
 /// Counts a job at its provider for as long as it lives.
-pub(crate) struct RunningJob<'a> {
-    market: &'a Market,
+pub(crate) struct RunningJob {
+    market: Arc<Market>,
     provider: AccountId,
+    /// How it stood right after this job began.
+    at_begin: Standing,
 }
 
-impl<'a> RunningJob<'a> {
-    pub(crate) fn begin(market: &'a Market, provider: AccountId) -> Self {
+impl RunningJob {
+    pub(crate) fn begin(market: Arc<Market>, provider: AccountId) -> Self {
         market.note(provider, RecordEvent::JobBegan);
-        Self { market, provider }
+        let at_begin = market.standing(&provider);
+        Self {
+            market,
+            provider,
+            at_begin,
+        }
+    }
+
+    /// Whether any other job ran at the provider at any time since this one began, be it over by now.
+    pub(crate) fn has_had_company(&self) -> bool {
+        self.at_begin.jobs > 1 || self.market.standing(&self.provider).jobs_begun > self.at_begin.jobs_begun
     }
 }
 
-impl Drop for RunningJob<'_> {
+impl Drop for RunningJob {
     fn drop(&mut self) {
         self.market.note(self.provider, RecordEvent::JobEnded);
     }

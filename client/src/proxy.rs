@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::HeaderMap;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use gristmill_protocol::job::{JobKind, RequestId};
+use gristmill_protocol::trace::{TRACE_PARENT_HEADER, TraceParent};
 
 use crate::core::browser_guard::BrowserGuard;
+use crate::core::context::RequestContext;
 use crate::core::failure::ApiFailure;
 use crate::core::idempotency::RequestDigest;
 use crate::core::request::ProgramRequest;
@@ -114,8 +117,12 @@ async fn run(proxy: &Proxy, kind: JobKind, request: Request) -> Result<Response,
         },
         None => None,
     };
+    let context = RequestContext {
+        trace_parent: trace_parent(&head.headers),
+        ..RequestContext::new(request_id)
+    };
     let is_stream = request.stream;
-    let events = proxy.market.begin(request, request_id)?;
+    let events = proxy.market.begin(request, context)?;
     let answered = if is_stream {
         answer::stream(events, proxy.keep_alive, proxy.headers_after, &mut recording).await
     } else {
@@ -130,6 +137,14 @@ async fn run(proxy: &Proxy, kind: JobKind, request: Request) -> Result<Response,
         recording.failed(failure);
     }
     answered
+}
+
+/// Where the request stands in the program's trace. What is malformed is as good as none: section 4.3 of W3C Trace
+/// Context.
+fn trace_parent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all(TRACE_PARENT_HEADER).iter();
+    let only = values.next().filter(|_| values.next().is_none())?;
+    only.to_str().ok()?.parse().ok()
 }
 
 async fn unknown_route(request: Request) -> Response {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gristmill_protocol::codec::DecodeError;
 use gristmill_protocol::identity::{AccountId, Keypair};
-use gristmill_protocol::listing::{ADDRESSES_MAX, COORDINATORS_MAX, Listing, ListingError};
+use gristmill_protocol::listing::{ADDRESSES_MAX, COORDINATORS_MAX, Listing, ListingError, PrivacyTier};
 use gristmill_transport::mesh::Multiaddr;
 use gristmill_transport::{Clock, Mesh};
 use tokio::sync::watch;
@@ -27,6 +27,7 @@ pub(crate) struct Publisher {
     pub(crate) mesh: Mesh,
     pub(crate) public_addresses: Vec<Multiaddr>,
     pub(crate) region: String,
+    pub(crate) privacy: PrivacyTier,
     pub(crate) catalogue: watch::Receiver<Arc<Catalogue>>,
     pub(crate) slots: Arc<Slots>,
     pub(crate) coordinator: KnownCoordinator,
@@ -69,6 +70,7 @@ impl Publisher {
             addresses: self.addresses(),
             coordinators: self.coordinators(),
             region: self.region.clone(),
+            privacy: self.privacy,
             offers: self.catalogue.borrow().offers.clone(),
             slots: narrow(slots),
             free_slots: narrow(free),
@@ -164,6 +166,7 @@ mod tests {
             addresses: vec![],
             coordinators: vec![],
             region: String::new(),
+            privacy: PrivacyTier::Standard,
             offers,
             slots: 1,
             free_slots: 1,

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
-use gristmill_protocol::listing::{ADDRESSES_MAX, MODEL_NAME_MAX_BYTES, OFFERS_MAX, SHORT_TEXT_MAX_BYTES};
+use gristmill_protocol::listing::{
+    ADDRESSES_MAX, MODEL_NAME_MAX_BYTES, OFFERS_MAX, PrivacyTier, SHORT_TEXT_MAX_BYTES,
+};
 use gristmill_protocol::usage::Price;
 use gristmill_transport::mesh::{DEFAULT_MESH_PORT, Multiaddr, listen_addresses};
 use reqwest::Url;
@@ -161,6 +163,8 @@ pub struct Settings {
     pub redeem_interval: Duration,
     /// Where the node says it is; empty: it does not say.
     pub region: String,
+    /// What the node promises about prompts and answers.
+    pub privacy: PrivacyTier,
     /// Where the owner's own API listens.
     pub local_api: LocalApi,
     /// Whether to announce the node on the local network and look for peers there.
@@ -197,6 +201,7 @@ impl Default for Settings {
             credit_window: CREDIT_WINDOW,
             redeem_interval: Duration::from_secs(REDEEM_INTERVAL_SECONDS),
             region: String::new(),
+            privacy: PrivacyTier::Standard,
             local_api: LocalApi::Default,
             mdns: false,
             cosign: true,
@@ -290,6 +295,7 @@ impl Settings {
                 default.redeem_interval,
             ),
             region: arguments.region.or(file.region).unwrap_or(default.region),
+            privacy: arguments.privacy.or(file.privacy).unwrap_or(default.privacy),
             local_api: local_api.map_or(Ok(LocalApi::Default), |text| parse_local_api(&text))?,
             mdns: arguments.mdns.or(file.mdns).unwrap_or(default.mdns),
             cosign: arguments.cosign.or(file.cosign).unwrap_or(default.cosign),

@@ -201,6 +201,7 @@ mod tests {
     use super::*;
     use crate::credits::Credits;
     use crate::identity::Keypair;
+    use crate::listing::PrivacyTier;
     use crate::usage::Price;
     use proptest::prelude::*;
 
@@ -219,6 +220,7 @@ mod tests {
             addresses: vec!["/ip4/127.0.0.1/udp/7410/quic-v1".into()],
             coordinators: vec![keypair(200).account()],
             region: "CH".into(),
+            privacy: PrivacyTier::Standard,
             offers: vec![Offer {
                 kind: JobKind::ChatCompletions,
                 model: "guide".into(),

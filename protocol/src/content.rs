@@ -20,19 +20,23 @@ pub const fn input_tokens_max(body_bytes: u64) -> u64 {
 /// What is no such message carries none.
 #[must_use]
 pub fn text_bytes(kind: JobKind, message: &[u8]) -> u64 {
-    match kind {
-        JobKind::Embeddings => 0,
-        JobKind::ChatCompletions => {
-            let message: Value = serde_json::from_slice(message).unwrap_or_default();
-            let choices = message.get("choices").and_then(Value::as_array);
-            choices
-                .into_iter()
-                .flatten()
-                .filter_map(|choice| choice.get("delta"))
-                .map(all_text)
-                .sum()
+    let field = match kind {
+        JobKind::ChatCompletions => "delta",
+        JobKind::Completions => "text",
+        JobKind::Embeddings => return 0,
+        // What is passed through is not looked into: any byte may be text.
+        JobKind::AudioTranscriptions | JobKind::AudioSpeech | JobKind::ImageGenerations | JobKind::Rerank => {
+            return message.len() as u64;
         }
-    }
+    };
+    let message: Value = serde_json::from_slice(message).unwrap_or_default();
+    let choices = message.get("choices").and_then(Value::as_array);
+    choices
+        .into_iter()
+        .flatten()
+        .filter_map(|choice| choice.get(field))
+        .map(all_text)
+        .sum()
 }
 
 /// The bytes of every string in a delta except the names that the format itself brings.
@@ -62,7 +66,12 @@ pub fn is_plausible(
 ) -> bool {
     let output_tokens_max = match kind {
         JobKind::Embeddings => 0,
-        JobKind::ChatCompletions => text_bytes.saturating_add(OUTPUT_TOKENS_WITHOUT_TEXT_MAX),
+        JobKind::ChatCompletions
+        | JobKind::Completions
+        | JobKind::AudioTranscriptions
+        | JobKind::AudioSpeech
+        | JobKind::ImageGenerations
+        | JobKind::Rerank => text_bytes.saturating_add(OUTPUT_TOKENS_WITHOUT_TEXT_MAX),
     };
     meter.count(Unit::InputToken) <= input_tokens_max(body_bytes)
         && meter.count(Unit::OutputToken) <= output_tokens_max
@@ -93,6 +102,9 @@ mod tests {
         );
         assert_eq!(text(r#"{"id":"chatcmpl-0123456789","choices":[]}"#), 0);
         assert_eq!(text("not json"), 0);
+        let completion = br#"{"choices":[{"text":"ab"},{"text":"c"}]}"#;
+        assert_eq!(text_bytes(JobKind::Completions, completion), 3);
+        assert_eq!(text_bytes(JobKind::AudioSpeech, b"not json"), 8);
         assert_eq!(
             text_bytes(JobKind::Embeddings, br#"{"choices":[{"delta":{"content":"c"}}]}"#),
             0

@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use crate::credits::Credits;
 use crate::identity::Signed;
+use crate::trace::TraceParent;
 use crate::usage::{Price, Usage};
 use crate::voucher::Voucher;
 
@@ -44,6 +45,16 @@ pub enum JobKind {
     ChatCompletions,
     /// OpenAI's `/v1/embeddings`.
     Embeddings,
+    /// OpenAI's `/v1/completions`: a raw prompt goes on, always streamed on the job stream.
+    Completions,
+    /// OpenAI's `/v1/audio/transcriptions`: a form with an audio file becomes text. Passed through.
+    AudioTranscriptions,
+    /// OpenAI's `/v1/audio/speech`: text becomes an audio file. Passed through.
+    AudioSpeech,
+    /// OpenAI's `/v1/images/generations`: a prompt becomes images. Passed through.
+    ImageGenerations,
+    /// `/v1/rerank` as of Jina and vLLM: documents are ordered by how well they fit a query. Passed through.
+    Rerank,
 }
 
 impl JobKind {
@@ -53,8 +64,36 @@ impl JobKind {
         match self {
             Self::ChatCompletions => "/chat/completions",
             Self::Embeddings => "/embeddings",
+            Self::Completions => "/completions",
+            Self::AudioTranscriptions => "/audio/transcriptions",
+            Self::AudioSpeech => "/audio/speech",
+            Self::ImageGenerations => "/images/generations",
+            Self::Rerank => "/rerank",
         }
     }
+
+    /// Whether the body goes to an upstream server as it is and the answer comes back as it is. The first message
+    /// of such an answer is an [`AnswerHead`] as JSON, each later message the next bytes of the body.
+    #[must_use]
+    pub const fn is_passed_through(self) -> bool {
+        match self {
+            Self::ChatCompletions | Self::Completions | Self::Embeddings => false,
+            Self::AudioTranscriptions | Self::AudioSpeech | Self::ImageGenerations | Self::Rerank => true,
+        }
+    }
+
+    /// Whether the answer is text that a model writes token by token.
+    #[must_use]
+    pub const fn is_generated_text(self) -> bool {
+        matches!(self, Self::ChatCompletions | Self::Completions)
+    }
+}
+
+/// The first message of an answer that is passed through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerHead {
+    /// The media type of the body, as the upstream server says.
+    pub content_type: String,
 }
 
 impl fmt::Display for JobKind {
@@ -62,6 +101,11 @@ impl fmt::Display for JobKind {
         formatter.pad(match self {
             Self::ChatCompletions => "chat",
             Self::Embeddings => "embeddings",
+            Self::Completions => "completions",
+            Self::AudioTranscriptions => "audio transcriptions",
+            Self::AudioSpeech => "speech",
+            Self::ImageGenerations => "images",
+            Self::Rerank => "rerank",
         })
     }
 }
@@ -157,6 +201,10 @@ pub struct OpenJob {
     pub price_cap: Price,
     /// How many bytes of body follow in [`ConsumerFrame::BodyPart`] frames.
     pub body_bytes: u64,
+    /// The media type of the body: empty for JSON; forms name their boundary here.
+    pub content_type: String,
+    /// The position in the caller's trace, where it has one.
+    pub trace_parent: Option<TraceParent>,
 }
 
 /// What a provider sends.
@@ -227,7 +275,8 @@ pub struct JobRefused {
     pub reason: String,
 }
 
-/// A part of the answer. The payloads of one message, in order, make up one JSON document.
+/// A part of the answer. The payloads of one message, in order, make up one JSON document; for kinds that
+/// [are passed through](JobKind::is_passed_through) only those of the first message do.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cfg_attr(test, derive(wincode::SchemaWrite, wincode::SchemaRead))]
 pub struct Chunk {

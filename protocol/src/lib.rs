@@ -27,6 +27,7 @@ pub mod log;
 pub mod operator_api;
 pub mod session;
 pub mod tokens;
+pub mod trace;
 pub mod usage;
 pub mod voucher;
 

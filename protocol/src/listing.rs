@@ -1,6 +1,8 @@
 //! What a provider gossips: a signed [`Listing`] of [`Offer`]s.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
 
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -56,6 +58,70 @@ pub enum Capability {
     Continuation,
     /// Every request field is handed to an upstream server verbatim; what it can do is its own affair.
     Passthrough,
+    /// `tool_choice` that forces a call: `required` or a named function; and `parallel_tool_calls: false`.
+    ForcedTools,
+    /// `response_format` of type `json_schema` with `strict`: the answer is always of the schema.
+    StrictSchema,
+    /// `seed`: the same request gives the same answer.
+    Seed,
+    /// Prompts and inputs as lists of tokens.
+    TokenInput,
+    /// `echo` and `suffix` of completions.
+    EchoAndSuffix,
+    /// Audio parts in messages.
+    AudioInput,
+}
+
+/// What a provider promises about the prompts and answers that pass through it. A promise, not a proof: whoever
+/// owns the machine can read them.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
+)]
+#[cfg_attr(test, derive(wincode::SchemaWrite, wincode::SchemaRead))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum PrivacyTier {
+    /// Nothing is promised.
+    #[default]
+    Standard,
+    /// They are in memory only while the job runs, neither logged nor kept by anything behind the node.
+    NothingKept,
+    /// As before, and the machine is used by its operator for nothing else and by nobody else.
+    Dedicated,
+}
+
+/// A text that names no [`PrivacyTier`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is no privacy tier; there are 'standard', 'nothing_kept' and 'dedicated'")]
+pub struct UnknownPrivacyTier(String);
+
+impl PrivacyTier {
+    /// The name in listings, settings and requests.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::NothingKept => "nothing_kept",
+            Self::Dedicated => "dedicated",
+        }
+    }
+}
+
+impl fmt::Display for PrivacyTier {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+impl FromStr for PrivacyTier {
+    type Err = UnknownPrivacyTier;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPrivacyTier> {
+        [Self::Standard, Self::NothingKept, Self::Dedicated]
+            .into_iter()
+            .find(|tier| tier.name() == text)
+            .ok_or_else(|| UnknownPrivacyTier(text.chars().take(64).collect()))
+    }
 }
 
 /// One model or capability at one price.
@@ -96,6 +162,8 @@ pub struct Listing {
     pub coordinators: Vec<AccountId>,
     /// Where the provider says it is: an ISO 3166 code or empty.
     pub region: String,
+    /// What it promises about prompts and answers.
+    pub privacy: PrivacyTier,
     /// What it offers.
     pub offers: Vec<Offer>,
     /// How many jobs it runs at once.

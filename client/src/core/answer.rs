@@ -54,7 +54,7 @@ impl Answer {
                 assembler: Assembler::default(),
                 bytes: 0,
             },
-            (JobKind::Embeddings, _) => Self::Embeddings { model, message: None },
+            _ => Self::Embeddings { model, message: None },
         }
     }
 
@@ -63,7 +63,7 @@ impl Answer {
     pub const fn message_max_bytes(kind: JobKind) -> usize {
         match kind {
             JobKind::ChatCompletions => CHUNK_MAX_BYTES,
-            JobKind::Embeddings => ANSWER_MAX_BYTES,
+            _ => ANSWER_MAX_BYTES,
         }
     }
 

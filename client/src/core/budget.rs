@@ -48,9 +48,9 @@ impl Scope {
             .output_tokens_max
             .unwrap_or(self.output_tokens_assumed.into());
         match (self.kind, self.context_length) {
-            (JobKind::Embeddings, _) => 0,
-            (JobKind::ChatCompletions, 0) => wanted,
-            (JobKind::ChatCompletions, context) => wanted.min(context.into()),
+            (kind, _) if !kind.is_generated_text() => 0,
+            (_, 0) => wanted,
+            (_, context) => wanted.min(context.into()),
         }
     }
 
@@ -61,15 +61,15 @@ impl Scope {
     /// [`PriceError`] where that is more than the largest amount.
     pub fn cost_max(&self, price: &Price, output_tokens: u64) -> Result<Credits, PriceError> {
         let input = input_tokens_max(self.body_bytes);
-        let beyond = if self.kind == JobKind::Embeddings {
-            0
-        } else {
+        let beyond = if self.kind.is_generated_text() {
             OUTPUT_TOKENS_BEYOND
+        } else {
+            0
         };
         let output = output_tokens.saturating_add(beyond).saturating_mul(self.choices);
         let answer_bytes = match self.kind {
-            JobKind::ChatCompletions => output.saturating_mul(OUTPUT_BYTES_PER_TOKEN),
-            JobKind::Embeddings => self.body_bytes.saturating_mul(EMBEDDING_BYTES_PER_INPUT_BYTE),
+            kind if kind.is_generated_text() => output.saturating_mul(OUTPUT_BYTES_PER_TOKEN),
+            _ => self.body_bytes.saturating_mul(EMBEDDING_BYTES_PER_INPUT_BYTE),
         };
         let usage = Usage::tokens(input, output)
             .with(Unit::ByteIn, self.body_bytes)

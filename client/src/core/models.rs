@@ -151,7 +151,7 @@ fn price_view(price: &Price) -> PriceView {
 mod tests {
     use super::*;
     use gristmill_protocol::identity::Keypair;
-    use gristmill_protocol::listing::Listing;
+    use gristmill_protocol::listing::{Listing, PrivacyTier};
     use serde_json::json;
 
     const NOW: u64 = 1_800_000_000_000;
@@ -178,6 +178,7 @@ mod tests {
             addresses: vec![],
             coordinators: vec![account(coordinator)],
             region: String::new(),
+            privacy: PrivacyTier::Standard,
             offers: offers.iter().map(offer).collect(),
             slots: 1,
             free_slots: 1,

@@ -32,7 +32,7 @@ pub enum RecordEvent {
         /// Milliseconds.
         latency_ms: f64,
     },
-    /// A job with it is over, well or not.
+    /// A job with it is over, well or not, and its stream is closed.
     JobEnded,
     /// It failed, was unreachable or too slow.
     Failed,
@@ -53,6 +53,7 @@ struct Record {
     failures_at_ms: u64,
     busy_until_ms: u64,
     jobs: u32,
+    jobs_begun: u64,
     touched_at_ms: u64,
 }
 
@@ -64,6 +65,7 @@ impl Record {
             failures_at_ms: now_ms,
             busy_until_ms: 0,
             jobs: 0,
+            jobs_begun: 0,
             touched_at_ms: now_ms,
         }
     }
@@ -90,6 +92,8 @@ pub struct Standing {
     pub latency_ms: f64,
     /// How many of our jobs it runs now.
     pub jobs: u32,
+    /// How many of our jobs it was ever sent, the running ones among them.
+    pub jobs_begun: u64,
 }
 
 /// The records of all providers.
@@ -108,7 +112,10 @@ impl ProviderRecords {
             .or_insert_with(|| Record::new(now_ms));
         record.touched_at_ms = now_ms;
         match event {
-            RecordEvent::JobBegan => record.jobs = record.jobs.saturating_add(1),
+            RecordEvent::JobBegan => {
+                record.jobs = record.jobs.saturating_add(1);
+                record.jobs_begun = record.jobs_begun.saturating_add(1);
+            }
             RecordEvent::JobEnded => record.jobs = record.jobs.saturating_sub(1),
             RecordEvent::FirstOutput { latency_ms } => {
                 let known_ms = record.latency_ms.unwrap_or(latency_ms);
@@ -134,6 +141,7 @@ impl ProviderRecords {
             is_busy: now_ms < record.busy_until_ms,
             latency_ms: record.latency_ms.unwrap_or(LATENCY_UNKNOWN_MS),
             jobs: record.jobs,
+            jobs_begun: record.jobs_begun,
         }
     }
 

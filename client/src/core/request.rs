@@ -112,7 +112,7 @@ impl ProgramRequest {
         };
         let mut request = match kind {
             JobKind::ChatCompletions => request.with_chat_fields(&fields)?,
-            JobKind::Embeddings => request.with_embeddings_fields(&fields)?,
+            _ => request.with_embeddings_fields(&fields)?,
         };
         request.body = body;
         Ok(request)

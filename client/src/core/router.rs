@@ -248,8 +248,8 @@ fn rank(candidate: &Candidate<'_>, needs: &Needs<'_>, standing: &Standing, is_fu
 /// What the request will probably use: by it offers are compared, not paid.
 fn expected_usage(needs: &Needs<'_>) -> Usage {
     let output = match needs.kind {
-        JobKind::Embeddings => 0,
-        JobKind::ChatCompletions => {
+        kind if !kind.is_generated_text() => 0,
+        _ => {
             let expected = OUTPUT_TOKENS_EXPECTED.saturating_mul(needs.choices);
             needs
                 .output_tokens_max

@@ -22,6 +22,11 @@ pub(super) fn no_route(none: NoRoute, request: &ProgramRequest, price_cap: Optio
             let asked = match request.kind {
                 JobKind::ChatCompletions => "chats",
                 JobKind::Embeddings => "makes embeddings",
+                JobKind::Completions => "completes prompts",
+                JobKind::AudioTranscriptions => "transcribes audio",
+                JobKind::AudioSpeech => "speaks",
+                JobKind::ImageGenerations => "makes images",
+                JobKind::Rerank => "ranks documents",
             };
             failure.message = format!(
                 "nobody offers a '{model}' that {asked}; ask for it at {}",

@@ -9,9 +9,10 @@ use gristmill_protocol::ids::ChannelId;
 use gristmill_protocol::job::RefusalCode;
 use gristmill_transport::{CoordinatorClient, key_file};
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::harness::{Market, STARTER, client_settings, start_client, unix_ms};
-use crate::provider::{Script, Setup, words};
+use crate::provider::{Script, Setup, Step, finish, text, words};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_answer_costs_is_what_is_settled() {
@@ -77,6 +78,35 @@ async fn a_hundred_first_requests_at_once_open_one_channel() {
         .cumulative
         .microcredits();
     assert_eq!(promised, REQUESTS as u64 * 4, "every answer is paid once");
+}
+
+/// Peers drop a stream that is one too many. By the time that is known here the others may be over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_dropped_beside_another_is_opened_again_when_the_other_is_over() {
+    let market = Market::start().await;
+    let (goes_on, drops) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let steps = vec![
+        Step::Say(text("Hi"), 1),
+        Step::WaitFor(goes_on.clone()),
+        Step::Say(finish(), 1),
+    ];
+    let provider = market.provider(Setup::default(), Script::Run(steps)).await;
+    let (first, second, ()) = tokio::join!(
+        market.chat(json!({"max_tokens": 10})),
+        async {
+            provider.seen(|jobs| jobs.len() == 1).await;
+            provider.set_script(Script::Drop(drops.clone()));
+            market.chat(json!({"max_tokens": 10})).await
+        },
+        async {
+            provider.seen(|jobs| jobs.len() == 2).await;
+            goes_on.notify_one();
+            provider.seen(|jobs| jobs[0].end.is_some()).await;
+            provider.set_script(words(&["Hi"]));
+            drops.notify_one();
+        },
+    );
+    assert_eq!((first.status, second.status), (200, 200));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use gristmill_protocol::job::{
     Chunk, ConsumerFrame, Delivery, JobAccepted, JobDone, JobFailed, JobKind, JobRefused, OpenJob,
     ProviderFrame, RefusalCode,
 };
-use gristmill_protocol::listing::{Capability, Listing, Offer};
+use gristmill_protocol::listing::{Capability, Listing, Offer, PrivacyTier};
 use gristmill_protocol::session::provider::{
     ProviderEffect, ProviderEnd, ProviderEvent, ProviderOutcome, ProviderSession, ProviderTerms,
     ProviderTimeouts,
@@ -38,6 +38,8 @@ pub enum Script {
     Refuse(RefusalCode, u32),
     /// Says nothing at all.
     Ignore,
+    /// Says nothing and drops the stream when told.
+    Drop(Arc<Notify>),
     /// Accepts, sends one honest chunk, then one whose meter counts ten thousand tokens.
     LieAboutMeter,
     /// Sends an honest chunk and signs another delivery.
@@ -153,6 +155,7 @@ impl TestProvider {
             addresses: mesh.listen_addresses().iter().map(ToString::to_string).collect(),
             coordinators: coordinators.clone(),
             region: String::new(),
+            privacy: PrivacyTier::Standard,
             offers: vec![Offer {
                 kind: setup.kind,
                 model: setup.model.into(),
@@ -252,6 +255,7 @@ async fn serve(shared: Arc<Shared>, consumer: AccountId, mut stream: ProviderJob
             job.listen(receiver).await;
         }
         Script::Ignore => job.listen(receiver).await,
+        Script::Drop(told) => told.notified().await,
         Script::LieAboutMeter => job.lie_about_meter(sender, receiver).await,
         Script::LieAboutDelivery => job.lie_about_delivery(sender, receiver).await,
         Script::Babble => {

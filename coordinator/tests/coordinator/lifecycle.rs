@@ -10,7 +10,7 @@ use gristmill_protocol::coordinator_api::{
 };
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::Keypair;
-use gristmill_protocol::listing::Listing;
+use gristmill_protocol::listing::{Listing, PrivacyTier};
 use gristmill_protocol::tokens::Call;
 use gristmill_transport::mesh::{Mesh, MeshConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -212,6 +212,7 @@ async fn the_directory_carries_what_the_mesh_has_heard() {
         addresses: Vec::new(),
         coordinators: vec![network.coordinator()],
         region: String::new(),
+        privacy: PrivacyTier::Standard,
         offers: Vec::new(),
         slots: 1,
         free_slots: 1,

@@ -257,6 +257,8 @@ mod tests {
             model: "large".into(),
             price_cap: price(400),
             body_bytes: 100,
+            content_type: String::new(),
+            trace_parent: None,
         }
     }
 

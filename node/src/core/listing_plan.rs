@@ -1,7 +1,7 @@
 //! When to publish a listing: on change and before the last one expires, but never too often for the network.
 
 use gristmill_protocol::identity::AccountId;
-use gristmill_protocol::listing::{LISTING_INTERVAL_MIN_MS, Listing, Offer};
+use gristmill_protocol::listing::{LISTING_INTERVAL_MIN_MS, Listing, Offer, PrivacyTier};
 
 /// How long a listing holds.
 pub const LISTING_TTL_MS: u64 = 120_000;
@@ -18,6 +18,8 @@ pub struct ListingContent {
     pub coordinators: Vec<AccountId>,
     /// Where the node says it is.
     pub region: String,
+    /// What the node promises about prompts and answers.
+    pub privacy: PrivacyTier,
     /// What is on offer.
     pub offers: Vec<Offer>,
     /// How many jobs run at once.
@@ -145,6 +147,7 @@ impl ListingPlan {
             addresses: content.addresses,
             coordinators: content.coordinators,
             region: content.region,
+            privacy: content.privacy,
             offers: if is_farewell { Vec::new() } else { content.offers },
             slots: content.slots,
             free_slots: content.free_slots.min(content.slots),
@@ -181,6 +184,7 @@ mod tests {
             addresses: vec!["/ip4/127.0.0.1/udp/7410/quic-v1".into()],
             coordinators: vec![Keypair::from_secret(&[1; 32]).account()],
             region: String::new(),
+            privacy: PrivacyTier::Standard,
             offers: models.iter().map(offer).collect(),
             slots: 4,
             free_slots,

@@ -51,9 +51,7 @@ impl PlausibleMeter {
         match (unit, self.kind) {
             (Unit::InputToken, _) => input_tokens_max(self.body_bytes),
             (Unit::OutputToken, JobKind::Embeddings) => 0,
-            (Unit::OutputToken, JobKind::ChatCompletions) => {
-                self.text_bytes.saturating_add(OUTPUT_TOKENS_WITHOUT_TEXT_MAX)
-            }
+            (Unit::OutputToken, _) => self.text_bytes.saturating_add(OUTPUT_TOKENS_WITHOUT_TEXT_MAX),
             (Unit::ByteIn, _) => self.body_bytes,
             (Unit::ByteOut, _) => self.payload_bytes,
             (Unit::GpuMillisecond, _) => u64::MAX,

@@ -18,8 +18,8 @@ pub async fn load(source: &ModelSource, public_name: Option<&str>) -> Result<Arc
     let name = files.public_name(public_name)?;
     let load = move || -> Result<Arc<dyn Engine>, LoadError> {
         Ok(match files.kind()? {
-            JobKind::ChatCompletions => Arc::new(ChatEngine::from_files(&files, Some(&name))?),
             JobKind::Embeddings => Arc::new(EmbeddingsEngine::from_files(&files, Some(&name))?),
+            _ => Arc::new(ChatEngine::from_files(&files, Some(&name))?),
         })
     };
     on_blocking_thread(load).await

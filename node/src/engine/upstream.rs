@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::system_clock;
+use crate::engine::refusal::model_not_found;
 use crate::engine::{Engine, EngineError, EngineModel, EngineOutput, EngineRequest};
 
 mod chunks;
@@ -285,6 +286,7 @@ impl Engine for UpstreamEngine {
             match request.kind {
                 JobKind::ChatCompletions => self.chat(request, &pieces).await,
                 JobKind::Embeddings => self.embeddings(request, &pieces).await,
+                _ => Err(model_not_found(&request.model)),
             }
         };
         // Dropping the request closes its connection, which is how an upstream hears that nobody listens any more.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::listing::PrivacyTier;
 use gristmill_protocol::usage::Price;
 use thiserror::Error;
 
@@ -93,6 +94,9 @@ pub struct ServeArguments {
     /// Where the node says it is, such as an ISO 3166 code [default: it does not say]
     #[arg(long, env = "GRISTMILL_NODE_REGION", value_name = "REGION")]
     pub region: Option<String>,
+    /// What the node promises about prompts and answers: standard, nothing_kept or dedicated [default: standard]
+    #[arg(long, env = "GRISTMILL_NODE_PRIVACY", value_name = "TIER")]
+    pub privacy: Option<PrivacyTier>,
     /// Where your own view of the node listens, on loopback, or 'none' [default: 127.0.0.1:7430, or a free port]
     #[arg(long, env = "GRISTMILL_NODE_LOCAL_API", value_name = "ADDRESS:PORT")]
     pub local_api: Option<String>,

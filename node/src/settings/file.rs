@@ -5,6 +5,7 @@ use std::fmt;
 
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::listing::PrivacyTier;
 use gristmill_protocol::usage::{Price, Unit};
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -63,6 +64,10 @@ pub struct FileSection {
     pub redeem_interval_seconds: Option<u64>,
     /// Where the node says it is, such as an ISO 3166 code. Default: empty, it does not say.
     pub region: Option<String>,
+    /// What the node promises about prompts and answers: `"standard"` (nothing), `"nothing_kept"` (in memory only
+    /// while the job runs, by everything behind the node too) or `"dedicated"` (and the machine does nothing else).
+    /// Default: standard.
+    pub privacy: Option<PrivacyTier>,
     /// Where your own view of the node listens, on loopback, or `"none"`. Default: `127.0.0.1:7430`, or a free port
     /// where that is taken.
     pub local_api: Option<String>,

@@ -159,6 +159,8 @@ impl Consumer {
             model: ask.model.clone(),
             price_cap: ask.price_cap.clone(),
             body_bytes: ask.body.len() as u64,
+            content_type: String::new(),
+            trace_parent: None,
         });
         stream.send(&open, PATIENCE).await.unwrap();
         // Two parts, so that bodies in parts are seen. A refusal may end the stream meanwhile.

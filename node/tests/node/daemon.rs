@@ -195,6 +195,8 @@ async fn a_stopping_node_finishes_its_jobs_and_takes_no_others() {
             model: MODEL.into(),
             price_cap: crate::market::price(),
             body_bytes: 0,
+            content_type: String::new(),
+            trace_parent: None,
         };
         let _ = late
             .send(&gristmill_protocol::job::ConsumerFrame::Open(open), PATIENCE)

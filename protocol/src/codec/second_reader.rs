@@ -15,7 +15,8 @@ use crate::job::{
     Chunk, ConsumerFrame, Delivery, JobAccepted, JobDone, JobFailed, JobKind, JobRefused, OpenJob,
     ProviderFrame, RefusalCode, RequestId,
 };
-use crate::listing::{Capability, Listing, Offer};
+use crate::listing::{Capability, Listing, Offer, PrivacyTier};
+use crate::trace::TraceParent;
 use crate::usage::{Price, Unit, Usage};
 use crate::voucher::Voucher;
 
@@ -67,6 +68,12 @@ fn consumer_frames() {
         model: "modèle".into(),
         price_cap: price(),
         body_bytes: 1 << 40,
+        content_type: "multipart/form-data; boundary=x".into(),
+        trace_parent: Some(TraceParent {
+            trace: [1; 16],
+            parent: [2; 8],
+            is_sampled: true,
+        }),
     }));
     same(&ConsumerFrame::BodyPart(vec![0, 255, 1]));
     same(&ConsumerFrame::Voucher(voucher()));
@@ -122,6 +129,7 @@ fn listings() {
         addresses: vec!["/ip4/127.0.0.1/udp/1/quic-v1".into()],
         coordinators: vec![keypair().account()],
         region: String::new(),
+        privacy: PrivacyTier::Standard,
         offers: vec![Offer {
             kind: JobKind::ChatCompletions,
             model: "m".into(),

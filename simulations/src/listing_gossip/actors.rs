@@ -8,7 +8,7 @@ use gristmill_protocol::codec;
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::job::JobKind;
-use gristmill_protocol::listing::{Listing, ListingError, Offer};
+use gristmill_protocol::listing::{Listing, ListingError, Offer, PrivacyTier};
 use gristmill_protocol::usage::Price;
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
@@ -48,6 +48,7 @@ impl Terms {
             addresses: vec!["/ip4/192.0.2.1/udp/7410/quic-v1".to_owned()],
             coordinators: vec![self.coordinator],
             region: "CH".to_owned(),
+            privacy: PrivacyTier::Standard,
             offers: vec![Offer {
                 kind: JobKind::ChatCompletions,
                 model: MODEL.to_owned(),

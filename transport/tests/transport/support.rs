@@ -9,7 +9,7 @@ use gristmill_protocol::credits::Credits;
 use gristmill_protocol::handover::{KeyHandover, SignedHandover};
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::job::{Chunk, ConsumerFrame, JobKind, OpenJob, ProviderFrame, RequestId};
-use gristmill_protocol::listing::{Listing, Offer};
+use gristmill_protocol::listing::{Listing, Offer, PrivacyTier};
 use gristmill_protocol::usage::{Price, Usage};
 use gristmill_transport::mesh::Multiaddr;
 use gristmill_transport::{Clock, ConsumerJobStream, IncomingJobs, Mesh, MeshConfig, ProviderJobStream};
@@ -145,6 +145,8 @@ pub(crate) fn open_frame(request_id: &str) -> ConsumerFrame {
         model: "guide".into(),
         price_cap: price(),
         body_bytes: 0,
+        content_type: String::new(),
+        trace_parent: None,
     })
 }
 
@@ -169,6 +171,7 @@ pub(crate) fn listing(byte: u8, sequence: u64) -> Listing {
         addresses: vec!["/ip4/127.0.0.1/udp/7410/quic-v1".into()],
         coordinators: vec![account(200)],
         region: "CH".into(),
+        privacy: PrivacyTier::Standard,
         offers: vec![Offer {
             kind: JobKind::ChatCompletions,
             model: "guide".into(),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::records::RecordEvent;
 use gristmill_protocol::identity::Keypair;
-use gristmill_protocol::listing::Listing;
+use gristmill_protocol::listing::{Listing, PrivacyTier};
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -35,6 +35,7 @@ fn post(board: &mut Board, byte: u8, offers: Vec<Offer>) {
         addresses: vec![format!("/ip4/127.0.0.1/udp/{byte}/quic-v1")],
         coordinators: vec![account(200)],
         region: String::new(),
+        privacy: PrivacyTier::Standard,
         offers,
         slots: 4,
         free_slots: 4,

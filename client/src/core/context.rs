@@ -1,0 +1,24 @@
+//! What is known of a request beside its body: its id, who asks, and where it stands in the caller's trace.
+
+use gristmill_protocol::job::RequestId;
+use gristmill_protocol::trace::TraceParent;
+
+/// What travels with a request from the endpoint to the provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestContext {
+    /// The same in headers, logs and receipts.
+    pub request_id: RequestId,
+    /// The position in the program's trace, where it sent one.
+    pub trace_parent: Option<TraceParent>,
+}
+
+impl RequestContext {
+    /// A request that nothing more is known of.
+    #[must_use]
+    pub const fn new(request_id: RequestId) -> Self {
+        Self {
+            request_id,
+            trace_parent: None,
+        }
+    }
+}
