@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::codec;
 
 mod parsed_keys;
+mod peer_id_text;
 
 /// The bytes before the key in a libp2p peer id of an Ed25519 key: an identity multihash (0x00) of 36 bytes
 /// (0x24) over the protobuf `PublicKey { Type: Ed25519 (08 01), Data: 32 bytes (12 20 …) }`.
@@ -80,7 +81,13 @@ impl AccountId {
 
 impl fmt::Display for AccountId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(&bs58::encode(self.peer_id_bytes()).into_string())
+        let mut peer_id = [0; peer_id_text::PEER_ID_BYTES];
+        let (prefix, key) = peer_id.split_at_mut(PEER_ID_PREFIX.len());
+        prefix.copy_from_slice(&PEER_ID_PREFIX);
+        key.copy_from_slice(&self.0);
+        let text = peer_id_text::encode(&peer_id);
+        // Every character is one of base58's.
+        formatter.pad(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

@@ -25,6 +25,7 @@ mod inbox;
 mod index_file;
 mod index_follower;
 mod log_files;
+mod pace;
 mod recent;
 mod record_reader;
 mod replay;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::disk_thread::Written;
 use super::writer::Post;
@@ -23,7 +24,30 @@ struct State {
     limit: usize,
     written: Option<Written>,
     is_closed: bool,
-    writer_waits: bool,
+    /// Set while the writer sleeps: so many posts wake it, and anything else.
+    wakes_at_posts: Option<usize>,
+}
+
+/// What the writer waits for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Awaited {
+    /// So many posts. Waking it for each one would cost more than the work on it.
+    pub(super) posts: usize,
+    /// Whether something comes even where nothing is admitted any more.
+    pub(super) is_certain: bool,
+    /// Not longer than this.
+    pub(super) timeout: Option<Duration>,
+}
+
+/// Why the writer wakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// There is something to do.
+    Something,
+    /// It has waited as long as it wanted to.
+    TimedOut,
+    /// Nothing will ever come.
+    Ended,
 }
 
 /// Why a post was not admitted.
@@ -56,7 +80,9 @@ impl Inbox {
         }
         state.unanswered += 1;
         state.posts.push(post);
-        self.wake(state);
+        if state.wakes_at_posts.is_some_and(|posts| state.posts.len() >= posts) {
+            self.wake(state);
+        }
         Ok(())
     }
 
@@ -82,9 +108,9 @@ impl Inbox {
     }
 
     fn wake(&self, mut state: MutexGuard<'_, State>) {
-        let waits = std::mem::take(&mut state.writer_waits);
+        let waits = state.wakes_at_posts.take();
         drop(state);
-        if waits {
+        if waits.is_some() {
             self.changed.notify_one();
         }
     }
@@ -126,19 +152,28 @@ impl Inbox {
         self.state().posts.len()
     }
 
-    /// Waits until there is something to do: the disk, posts if they are wanted, or the end if nothing is at the disk.
-    /// False where nothing will ever come.
-    pub(super) fn wait(&self, wants_posts: bool, waits_for_disk: bool) -> bool {
+    /// Waits until there is something to do.
+    pub(super) fn wait(&self, awaited: Awaited) -> Woken {
         let mut state = self.state();
         loop {
-            if (wants_posts && !state.posts.is_empty()) || state.written.is_some() {
-                return true;
+            if state.posts.len() >= awaited.posts.max(1) || state.written.is_some() {
+                return Woken::Something;
             }
-            if state.is_closed && !waits_for_disk {
-                return false;
+            if state.is_closed && !awaited.is_certain {
+                return Woken::Ended;
             }
-            state.writer_waits = true;
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.wakes_at_posts = Some(awaited.posts);
+            let Some(most) = awaited.timeout else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let waited = self.changed.wait_timeout(state, most);
+            let (after, result) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = after;
+            if result.timed_out() {
+                state.wakes_at_posts = None;
+                return Woken::TimedOut;
+            }
         }
     }
 }

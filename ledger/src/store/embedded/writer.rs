@@ -2,7 +2,8 @@
 //! only then lets anybody see it.
 //!
 //! Two batches are on their way at once. While one is at the disk, the next is decided about on a draft over the book
-//! and the batch before it. The book that readers see never has anything that is not synced.
+//! and the batch before it. The book that readers see never has anything that is not synced. Where many entries come,
+//! the writer lets some of them gather before it begins: [`super::pace`].
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,12 +17,17 @@ use super::admission::{Admission, MonotonicClock};
 use super::background::Background;
 use super::batch::{Batch, DecideError};
 use super::disk_thread::{DiskThread, NotWritten, Written};
+use super::inbox::{Awaited, Woken};
+use super::pace::Pace;
 use super::salts::Salts;
 use super::{EmbeddedOptions, Shared};
 use crate::entry::CheckedEntry;
 use crate::index::IndexedEntry;
 use crate::journal::{Journal, NewRecord};
 use crate::store::PostError;
+
+/// Posts that are worth waking up for while others are at the disk or gathering.
+pub(super) const POSTS_WORTH_WAKING: usize = 32;
 
 /// An entry to write.
 pub(super) struct Post {
@@ -71,6 +77,8 @@ pub(super) fn spawn(
         records: Vec::new(),
         salts: Salts::default(),
         flying: None,
+        pace: Pace::default(),
+        has_gathered: false,
         work: Duration::ZERO,
         noted: Duration::ZERO,
     };
@@ -108,6 +116,9 @@ struct Writer {
     salts: Salts,
     /// At the disk.
     flying: Option<Batch>,
+    pace: Pace,
+    /// Whether `open` has waited for others as long as it should.
+    has_gathered: bool,
     /// Time spent since the last batch came back from the disk, up to `noted`.
     work: Duration,
     noted: Duration,
@@ -120,23 +131,58 @@ impl Writer {
             if let Some(written) = self.shared.inbox.take_written() {
                 self.land(written);
             }
-            if self.undecided.len() == 0 {
-                self.undecided = self.shared.inbox.take_posts().into_iter();
-            }
-            let has_room = self.open.len() < self.batch_entries;
-            if has_room && self.undecided.len() > 0 {
+            if self.take_more() {
                 self.decide();
                 continue;
             }
-            if self.flying.is_none() && !self.open.is_empty() {
+            let gathering = self.gathering();
+            if self.may_launch() && gathering.is_none() {
                 self.launch();
                 continue;
             }
             self.note_work();
-            if !self.shared.inbox.wait(has_room, self.flying.is_some()) {
-                return;
+            match self.shared.inbox.wait(self.awaited(gathering)) {
+                Woken::Something => {}
+                Woken::TimedOut => self.has_gathered = true,
+                Woken::Ended => return,
             }
             self.noted = self.clock.now();
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.open.len() < self.batch_entries
+    }
+
+    /// Takes what is waiting, if there is room for it. Whether there is anything to decide about.
+    fn take_more(&mut self) -> bool {
+        if self.undecided.len() == 0 {
+            self.undecided = self.shared.inbox.take_posts().into_iter();
+        }
+        self.has_room() && self.undecided.len() > 0
+    }
+
+    fn may_launch(&self) -> bool {
+        self.flying.is_none() && !self.open.is_empty()
+    }
+
+    /// How long the open batch waits for more entries, where it could begin.
+    fn gathering(&self) -> Option<Duration> {
+        let gathers = self.may_launch() && self.open.has_entries() && !self.has_gathered;
+        let wait = || self.pace.wait(self.open.len(), self.clock.now());
+        gathers.then(wait).flatten()
+    }
+
+    fn awaited(&self, gathering: Option<Duration>) -> Awaited {
+        let posts = match self.has_room() {
+            true if self.flying.is_none() && gathering.is_none() => 1,
+            true => POSTS_WORTH_WAKING.min(self.batch_entries - self.open.len()),
+            false => usize::MAX,
+        };
+        Awaited {
+            posts,
+            is_certain: self.flying.is_some() || gathering.is_some(),
+            timeout: gathering,
         }
     }
 
@@ -174,12 +220,14 @@ impl Writer {
     fn launch(&mut self) {
         let next = Batch::new(self.open.changes.followed());
         let batch = std::mem::replace(&mut self.open, next);
+        self.has_gathered = false;
         if !batch.has_entries() {
             self.about_to_answer(batch.len());
             return batch.answer(&Arc::default());
         }
         let room = Vec::with_capacity(self.records.len());
         let records = std::mem::replace(&mut self.records, room);
+        self.pace.began(records.len(), self.clock.now());
         self.flying = Some(batch);
         if !self.disk.write(records) {
             let error = self.shared.fail("the ledger's disk thread has ended".into());
@@ -221,7 +269,10 @@ impl Writer {
             self.flying = Some(batch);
             return self.fail_all(&error);
         }
-        if self.open.has_entries() {
+        if self.take_more() {
+            self.decide();
+        }
+        if self.open.has_entries() && self.gathering().is_none() {
             self.launch();
         }
         self.shared.show_written(&entries);
