@@ -19,7 +19,7 @@ use gristmill_ledger::{EmbeddedOptions, Ledger};
 use serde_json::{Value, json};
 
 use self::bound::{Bound, wide};
-use self::load::{Latency, Throughput, at_rate, disk_bytes, saturate};
+use self::load::{Latency, Throughput, at_rate, disk_bytes, saturate, saturate_store};
 use self::proofs::ProofCosts;
 use self::startup::Starts;
 use self::workload::{CHANNELS, Market};
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 100)]
     thousands: u32,
     /// Vouchers that wait at once
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 200)]
     at_once: usize,
     /// Connections for row locks in PostgreSQL
     #[arg(long, default_value_t = 16)]
@@ -59,6 +59,9 @@ struct Figures {
     bytes_per_settlement: f64,
     row_locks_per_second: f64,
     batched: Throughput,
+    /// Entries per second of each store alone: verified before, no receipts.
+    embedded_alone: f64,
+    batched_alone: f64,
     latencies: Vec<Latency>,
     starts: Vec<Starts>,
     proofs: Vec<ProofCosts>,
@@ -79,7 +82,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     eprintln!("the terms of the bound …");
     let bound = bound::measure(&market, folder.path(), arguments.at_once)?;
     eprintln!("the embedded store …");
-    let (embedded, bytes_per_settlement) = embedded(&market, folder.path(), &arguments, rounds).await?;
+    let (embedded, embedded_alone, bytes_per_settlement) =
+        embedded(&market, folder.path(), &arguments, rounds).await?;
     let resident = resident_mebibytes(std::process::id()).unwrap_or_default();
     eprintln!("latencies …");
     let latencies = latencies(&market, folder.path(), embedded.per_second).await?;
@@ -88,7 +92,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let queues = market.queues(arguments.connections, 1, rounds.div_ceil(10));
     let row_locks_per_second = row_locks::measure(&market, &server.url("postgres"), queues).await?;
     eprintln!("PostgreSQL batched …");
-    let batched = batched(&market, &server, &arguments, rounds.div_ceil(4)).await?;
+    let (batched, batched_alone) = batched(&market, &server, &arguments, rounds.div_ceil(4)).await?;
     drop(server);
     let (mut starts, mut proofs) = (Vec::new(), Vec::new());
     for records in arguments.records.iter().copied().filter(|records| *records > 0) {
@@ -104,6 +108,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         bytes_per_settlement,
         row_locks_per_second,
         batched,
+        embedded_alone,
+        batched_alone,
         latencies,
         starts,
         proofs,
@@ -116,7 +122,7 @@ async fn embedded(
     folder: &Path,
     arguments: &Arguments,
     rounds: u32,
-) -> anyhow::Result<(Throughput, f64)> {
+) -> anyhow::Result<(Throughput, f64, f64)> {
     let directory = folder.join("embedded");
     let ledger = Ledger::open(&directory, &EmbeddedOptions::default())?;
     market.open(&ledger).await?;
@@ -124,11 +130,13 @@ async fn embedded(
     saturate(market, &ledger, market.queues(arguments.at_once, 1, 5)).await?;
     let queues = market.queues(arguments.at_once, 6, rounds);
     let measured = saturate(market, &ledger, queues).await?;
+    let queues = market.queues(arguments.at_once, 6 + rounds, rounds);
+    let alone = saturate_store(&ledger, queues).await?;
     ledger.shutdown().await?;
     // What was prepared beyond the end of the journal is given back at a stop in order.
-    let settlements = wide(measured.settlements) + 5.0 * CHANNELS as f64;
+    let settlements = 2.0 * wide(measured.settlements) + 5.0 * CHANNELS as f64;
     let bytes = disk_bytes(&directory)? as f64 / settlements;
-    Ok((measured, bytes))
+    Ok((measured, alone, bytes))
 }
 
 async fn latencies(market: &Arc<Market>, folder: &Path, highest: f64) -> anyhow::Result<Vec<Latency>> {
@@ -157,7 +165,7 @@ async fn batched(
     server: &PostgresServer,
     arguments: &Arguments,
     rounds: u32,
-) -> anyhow::Result<Throughput> {
+) -> anyhow::Result<(Throughput, f64)> {
     let owner: DatabaseAddress = server.url("postgres").parse()?;
     migrate(&owner, SERVICE_ROLE).await?;
     let service = server
@@ -168,8 +176,10 @@ async fn batched(
     market.open(&ledger).await?;
     saturate(market, &ledger, market.queues(arguments.at_once, 1, 2)).await?;
     let measured = saturate(market, &ledger, market.queues(arguments.at_once, 3, rounds)).await?;
+    let queues = market.queues(arguments.at_once, 3 + rounds, rounds);
+    let alone = saturate_store(&ledger, queues).await?;
     ledger.shutdown().await?;
-    Ok(measured)
+    Ok((measured, alone))
 }
 
 fn tell(figures: &Figures) {
@@ -207,6 +217,15 @@ fn tell(figures: &Figures) {
             ),
         ),
         (
+            "stores alone",
+            format!(
+                "{:.0} and {:.0} entries per second, without signatures: embedded is {:.1} times as fast",
+                figures.embedded_alone,
+                figures.batched_alone,
+                figures.embedded_alone / figures.batched_alone
+            ),
+        ),
+        (
             "bound of disk and cores",
             format!(
                 "{:.0} per second (sync of {} settlements {:.2} ms, {:.1} us of all cores each); share reached {share:.2}",
@@ -224,9 +243,12 @@ fn tell(figures: &Figures) {
         rows.push((
             "acknowledged",
             format!(
-                "p50 {:.2} ms, p99 {:.2} ms at {:.0} % ({:.0} per second)",
+                "p50 {:.2} ms, p99 {:.2} ms with signatures, of the ledger alone {:.2} and {:.2} ms, at {:.0} % \
+                 ({:.0} per second)",
                 latency.p50_ms,
                 latency.p99_ms,
+                latency.ledger_p50_ms,
+                latency.ledger_p99_ms,
                 latency.share * 100.0,
                 latency.per_second
             ),
@@ -290,6 +312,7 @@ fn as_json(figures: &Figures, share: f64) -> Value {
             json!({
                 "share": latency.share, "per_second": latency.per_second,
                 "p50_ms": latency.p50_ms, "p99_ms": latency.p99_ms,
+                "ledger_p50_ms": latency.ledger_p50_ms, "ledger_p99_ms": latency.ledger_p99_ms,
             })
         })
         .collect();
@@ -305,6 +328,11 @@ fn as_json(figures: &Figures, share: f64) -> Value {
         "postgres_batched": throughput(batched),
         "ratio_to_row_locks": embedded.per_second / figures.row_locks_per_second,
         "ratio_to_batched": embedded.per_second / batched.per_second,
+        "stores_alone": {
+            "embedded_per_second": figures.embedded_alone,
+            "postgres_batched_per_second": figures.batched_alone,
+            "ratio": figures.embedded_alone / figures.batched_alone,
+        },
         "bound": {
             "per_second": bound.per_second(), "batch": bound.batch, "sync_seconds": bound.sync_seconds,
             "cpu_seconds": bound.cpu_seconds, "one_core_micros": parts, "share_reached": share,

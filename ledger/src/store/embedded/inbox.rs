@@ -80,7 +80,10 @@ impl Inbox {
         }
         state.unanswered += 1;
         state.posts.push(post);
-        if state.wakes_at_posts.is_some_and(|posts| state.posts.len() >= posts) {
+        if state
+            .wakes_at_posts
+            .is_some_and(|posts| state.posts.len() >= posts)
+        {
             self.wake(state);
         }
         Ok(())

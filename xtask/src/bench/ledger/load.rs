@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::super::report::{processor_seconds, quantile};
 use super::bound::wide;
-use super::workload::{Market, Queue};
+use super::workload::{Market, Queue, checked, post};
 
 /// What a ledger did.
 pub(super) struct Throughput {
@@ -27,6 +27,9 @@ pub(super) struct Latency {
     pub(super) per_second: f64,
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
+    /// Of the ledger alone: from a verified entry to its acknowledgement.
+    pub(super) ledger_p50_ms: f64,
+    pub(super) ledger_p99_ms: f64,
 }
 
 /// Settles all queues, each by a task of its own, as fast as it goes.
@@ -60,6 +63,31 @@ pub(super) async fn saturate(
     })
 }
 
+/// Posts entries that are verified already, and signs nothing: the store alone. Gives entries per second.
+pub(super) async fn saturate_store(ledger: &Ledger, queues: Vec<Queue>) -> anyhow::Result<f64> {
+    let count: usize = queues.iter().map(Vec::len).sum();
+    let verify = |queue: Queue| queue.into_iter().map(checked).collect::<anyhow::Result<Vec<_>>>();
+    let queues = queues
+        .into_iter()
+        .map(verify)
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let started = Instant::now();
+    let mut tasks = JoinSet::new();
+    for queue in queues {
+        let ledger = ledger.clone();
+        tasks.spawn(async move {
+            for entry in queue {
+                post(&ledger, entry).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(wide(count) / started.elapsed().as_secs_f64())
+}
+
 /// Settles at a steady rate, whether or not the ledger keeps up, and counts each from when it was due.
 pub(super) async fn at_rate(
     market: &Arc<Market>,
@@ -68,8 +96,13 @@ pub(super) async fn at_rate(
     share: f64,
     per_second: f64,
 ) -> anyhow::Result<Latency> {
-    let mut tasks: JoinSet<anyhow::Result<f64>> = JoinSet::new();
+    let mut tasks: JoinSet<anyhow::Result<(f64, f64)>> = JoinSet::new();
     let mut times = Vec::with_capacity(queue.len());
+    let mut ledger_times = Vec::with_capacity(queue.len());
+    let mut note = |(whole, of_ledger): (f64, f64)| {
+        times.push(whole);
+        ledger_times.push(of_ledger);
+    };
     let started = Instant::now();
     for (number, voucher) in queue.into_iter().enumerate() {
         let due = started + Duration::from_secs_f64(wide(number) / per_second);
@@ -78,21 +111,23 @@ pub(super) async fn at_rate(
         }
         let (market, ledger) = (Arc::clone(market), ledger.clone());
         tasks.spawn(async move {
-            market.settle(&ledger, voucher).await?;
-            Ok(due.elapsed().as_secs_f64() * 1e3)
+            let of_ledger = market.settle(&ledger, voucher).await?;
+            Ok((due.elapsed().as_secs_f64() * 1e3, of_ledger.as_secs_f64() * 1e3))
         });
         while let Some(ended) = tasks.try_join_next() {
-            times.push(ended??);
+            note(ended??);
         }
     }
     while let Some(ended) = tasks.join_next().await {
-        times.push(ended??);
+        note(ended??);
     }
     Ok(Latency {
         share,
         per_second,
         p50_ms: quantile(&times, 0.5),
         p99_ms: quantile(&times, 0.99),
+        ledger_p50_ms: quantile(&ledger_times, 0.5),
+        ledger_p99_ms: quantile(&ledger_times, 0.99),
     })
 }
 

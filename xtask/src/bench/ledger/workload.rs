@@ -1,12 +1,12 @@
 //! Settlements to measure with: channels of many consumers, and vouchers that were signed beforehand, because signing
 //! them is the consumers' work.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use gristmill_coordinator::core::documents::receipt;
 use gristmill_ledger::Ledger;
-use gristmill_ledger::entry::{Entry, Grant, GrantKind, OpenChannel, Settle};
+use gristmill_ledger::entry::{CheckedEntry, Entry, Grant, GrantKind, OpenChannel, Settle};
 use gristmill_ledger::outcome::{Effect, Posted};
 use gristmill_ledger::store::PostError;
 use gristmill_protocol::credits::Credits;
@@ -112,20 +112,14 @@ impl Market {
     }
 
     /// What a coordinator does for one voucher: verified and journaled by the ledger, then the receipt is signed.
-    pub(super) async fn settle(&self, ledger: &Ledger, voucher: Signed<Voucher>) -> anyhow::Result<usize> {
-        let channel = voucher.content_unchecked().channel;
-        let posted = loop {
-            let entry = Entry::Settle(Settle {
-                channel,
-                voucher: voucher.clone(),
-            });
-            match ledger.post(entry, now_ms()).await {
-                // What a caller is told to do.
-                Err(PostError::Overloaded { .. }) => tokio::task::yield_now().await,
-                posted => break posted?,
-            }
-        };
-        self.receipt_bytes(&posted)
+    /// Gives how long the ledger took to acknowledge the verified entry.
+    pub(super) async fn settle(&self, ledger: &Ledger, voucher: Signed<Voucher>) -> anyhow::Result<Duration> {
+        let entry = checked(voucher)?;
+        let started = Instant::now();
+        let posted = post(ledger, entry).await?;
+        let took = started.elapsed();
+        self.receipt_bytes(&posted)?;
+        Ok(took)
     }
 
     /// Signs the receipt of a settlement, and says how long it is.
@@ -145,6 +139,23 @@ impl Market {
             }
         }
         Ok(())
+    }
+}
+
+/// The entry for a voucher, its signature verified.
+pub(super) fn checked(voucher: Signed<Voucher>) -> anyhow::Result<CheckedEntry> {
+    let channel = voucher.content_unchecked().channel;
+    Ok(Entry::Settle(Settle { channel, voucher }).check()?)
+}
+
+/// Posts an entry, again and again where the ledger has no room: what a caller is told to do.
+pub(super) async fn post(ledger: &Ledger, entry: CheckedEntry) -> anyhow::Result<Posted> {
+    let store = ledger.store();
+    loop {
+        match store.post(entry.clone(), now_ms()).await {
+            Err(PostError::Overloaded { .. }) => tokio::time::sleep(Duration::from_millis(1)).await,
+            posted => return Ok(posted?),
+        }
     }
 }
 
