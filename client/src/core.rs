@@ -3,18 +3,26 @@
 pub mod answer;
 pub mod answer_stream;
 pub mod assembler;
+pub mod bill;
 pub mod browser_guard;
 pub mod budget;
+pub mod completions;
 pub mod context;
+pub mod continuation;
 pub mod embeddings;
 pub mod failure;
 pub mod idempotency;
 pub mod models;
-pub mod near_names;
 pub mod normaliser;
-pub mod records;
+pub mod overrides;
+pub mod passthrough;
+pub mod quote;
 pub mod request;
 pub mod router;
 pub mod sse;
+pub mod tokens;
 pub mod tool_calls;
+pub mod translation;
 pub mod verdict;
+
+pub use gristmill_protocol::routing::{near_names, records};

@@ -23,6 +23,8 @@ mod coordinator_link;
 pub mod core;
 mod jobs;
 mod market;
+mod page;
+mod private_file;
 mod proxy;
 pub mod server;
 pub mod settings;

@@ -106,6 +106,11 @@ impl RunningJob {
         }
     }
 
+    /// The market that it is a job of.
+    pub(crate) const fn market(&self) -> &Arc<Market> {
+        &self.market
+    }
+
     /// Whether any other job ran at the provider at any time since this one began, be it over by now.
     pub(crate) fn has_had_company(&self) -> bool {
         self.at_begin.jobs > 1 || self.market.standing(&self.provider).jobs_begun > self.at_begin.jobs_begun

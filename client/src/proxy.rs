@@ -1,34 +1,34 @@
-//! The OpenAI endpoint: translates HTTP to requests on the market and back.
+//! The endpoint: translates HTTP, in OpenAI's form and in Anthropic's, to requests on the market and back.
 
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::HeaderMap;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
-use gristmill_protocol::job::{JobKind, RequestId};
-use gristmill_protocol::trace::{TRACE_PARENT_HEADER, TraceParent};
+use axum::routing::{MethodRouter, get, post};
+use gristmill_protocol::job::JobKind;
 
 use crate::core::browser_guard::BrowserGuard;
-use crate::core::context::RequestContext;
 use crate::core::failure::ApiFailure;
-use crate::core::idempotency::RequestDigest;
-use crate::core::request::ProgramRequest;
 use crate::market::Market;
-use crate::proxy::answer::{failure_response, json_body};
+use crate::page;
+use crate::proxy::answer::failure_response;
 use crate::proxy::idempotency::Answers;
+use crate::proxy::run::Endpoint;
 
 mod answer;
+mod anthropic;
 mod body;
+mod counting;
 mod directory;
 mod idempotency;
 mod layers;
 pub(crate) mod listener;
+mod passed;
+mod run;
 
 /// How long a stream may be silent before it gets a comment.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -61,15 +61,39 @@ impl Proxy {
     /// The routes with everything around them.
     pub(crate) fn routes(self) -> Router {
         let proxy = Arc::new(self);
+        let direct = |kind| runs(Endpoint::Direct(kind));
         let keyed = Router::new()
-            .route("/v1/chat/completions", post(chat_completions))
-            .route("/v1/embeddings", post(embeddings))
+            .route("/v1/chat/completions", direct(JobKind::ChatCompletions))
+            .route(
+                "/v1/chat/completions/input_tokens",
+                post(counting::chat_input_tokens),
+            )
+            .route("/v1/completions", direct(JobKind::Completions))
+            .route("/v1/embeddings", direct(JobKind::Embeddings))
+            .route("/v1/responses", runs(Endpoint::Responses))
+            .route(
+                "/v1/responses/input_tokens",
+                post(counting::responses_input_tokens),
+            )
+            .route("/v1/audio/transcriptions", direct(JobKind::AudioTranscriptions))
+            .route("/v1/audio/speech", direct(JobKind::AudioSpeech))
+            .route("/v1/images/generations", direct(JobKind::ImageGenerations))
+            .route("/v1/rerank", direct(JobKind::Rerank))
             .route("/v1/models", get(directory::models))
             .route("/v1/models/{*id}", get(directory::model))
             .route("/v1/witness", get(directory::witness))
+            .merge(page::data())
             .layer(from_fn_with_state(proxy.clone(), layers::ask_for_key));
+        let anthropic = Router::new()
+            .route("/v1/messages", runs(Endpoint::Messages))
+            .route("/v1/messages/count_tokens", post(counting::messages_count_tokens))
+            .layer(from_fn_with_state(proxy.clone(), layers::ask_for_key))
+            .layer(from_fn(anthropic::speak));
         Router::new()
             .merge(keyed)
+            .merge(anthropic)
+            .merge(page::files())
+            .route("/openapi.json", get(directory::openapi))
             .route("/healthz", get(directory::health))
             .route("/readyz", get(directory::readiness))
             .fallback(unknown_route)
@@ -82,69 +106,13 @@ impl Proxy {
     }
 }
 
-async fn chat_completions(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
-    answered(&proxy, JobKind::ChatCompletions, request).await
-}
-
-async fn embeddings(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
-    answered(&proxy, JobKind::Embeddings, request).await
-}
-
-async fn answered(proxy: &Proxy, kind: JobKind, request: Request) -> Response {
-    match run(proxy, kind, request).await {
-        Ok(response) => response,
-        Err(failure) => failure_response(&failure),
-    }
-}
-
-async fn run(proxy: &Proxy, kind: JobKind, request: Request) -> Result<Response, ApiFailure> {
-    // The layer outside has given every request its id.
-    let request_id = request
-        .extensions()
-        .get::<RequestId>()
-        .cloned()
-        .ok_or_else(ApiFailure::internal)?;
-    let settings = &proxy.market.settings;
-    let (head, body) = request.into_parts();
-    let key = idempotency::key(&head.headers, !settings.api_keys.is_empty())?;
-    let body = body::read(body, settings.body_max_bytes).await?;
-    let digest = key.map(|_| RequestDigest::of(head.method.as_str(), head.uri.path(), &body));
-    let request = ProgramRequest::parse(kind, body)?;
-    let mut recording = match key.zip(digest) {
-        Some((key, digest)) => match proxy.answers.begin(key, digest, &request_id) {
-            ControlFlow::Continue(recording) => Some(recording),
-            ControlFlow::Break(answered) => return answered,
+/// Runs what comes in at an endpoint.
+fn runs(endpoint: Endpoint) -> MethodRouter<Arc<Proxy>> {
+    post(
+        move |State(proxy): State<Arc<Proxy>>, request: Request| async move {
+            run::answered(&proxy, endpoint, request).await
         },
-        None => None,
-    };
-    let context = RequestContext {
-        trace_parent: trace_parent(&head.headers),
-        ..RequestContext::new(request_id)
-    };
-    let is_stream = request.stream;
-    let events = proxy.market.begin(request, context)?;
-    let answered = if is_stream {
-        answer::stream(events, proxy.keep_alive, proxy.headers_after, &mut recording).await
-    } else {
-        answer::whole(events).await.map(|json| {
-            if let Some(recording) = recording.take() {
-                recording.whole(&json);
-            }
-            json_body(json)
-        })
-    };
-    if let (Err(failure), Some(recording)) = (&answered, recording) {
-        recording.failed(failure);
-    }
-    answered
-}
-
-/// Where the request stands in the program's trace. What is malformed is as good as none: section 4.3 of W3C Trace
-/// Context.
-fn trace_parent(headers: &HeaderMap) -> Option<TraceParent> {
-    let mut values = headers.get_all(TRACE_PARENT_HEADER).iter();
-    let only = values.next().filter(|_| values.next().is_none())?;
-    only.to_str().ok()?.parse().ok()
+    )
 }
 
 async fn unknown_route(request: Request) -> Response {

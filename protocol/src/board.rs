@@ -60,6 +60,8 @@ pub struct Candidate<'board> {
     pub listing: &'board Listing,
     /// The offer that fits.
     pub offer: &'board Offer,
+    /// Whether the provider's hardware has a valid certificate. Listings carry none yet.
+    pub is_verified: bool,
 }
 
 /// The newest valid listing of each provider.
@@ -177,11 +179,11 @@ impl Board {
             .filter(move |listing| listing.coordinators.contains(&coordinator))
             .flat_map(move |listing| {
                 let fits = move |offer: &&Offer| offer.kind == kind && offer.model == model;
-                listing
-                    .offers
-                    .iter()
-                    .filter(fits)
-                    .map(move |offer| Candidate { listing, offer })
+                listing.offers.iter().filter(fits).map(move |offer| Candidate {
+                    listing,
+                    offer,
+                    is_verified: false,
+                })
             })
     }
 

@@ -53,6 +53,22 @@ fn all_text(value: &Value) -> u64 {
     }
 }
 
+/// The most input and output tokens that a job can have used. What is passed through is not counted in tokens: an
+/// image has none that anybody could check.
+#[must_use]
+pub const fn tokens_max(kind: JobKind, body_bytes: u64, text_bytes: u64) -> (u64, u64) {
+    match kind {
+        JobKind::ChatCompletions | JobKind::Completions => (
+            input_tokens_max(body_bytes),
+            text_bytes.saturating_add(OUTPUT_TOKENS_WITHOUT_TEXT_MAX),
+        ),
+        JobKind::Embeddings => (input_tokens_max(body_bytes), 0),
+        JobKind::AudioTranscriptions | JobKind::AudioSpeech | JobKind::ImageGenerations | JobKind::Rerank => {
+            (0, 0)
+        }
+    }
+}
+
 /// Whether a meter can be true of a job with so many bytes of body, of text, and of payload delivered.
 ///
 /// Time on a device can't be checked this way: a consumer bounds it by its price cap and by what it reserves.
@@ -64,17 +80,9 @@ pub fn is_plausible(
     text_bytes: u64,
     payload_bytes: u64,
 ) -> bool {
-    let output_tokens_max = match kind {
-        JobKind::Embeddings => 0,
-        JobKind::ChatCompletions
-        | JobKind::Completions
-        | JobKind::AudioTranscriptions
-        | JobKind::AudioSpeech
-        | JobKind::ImageGenerations
-        | JobKind::Rerank => text_bytes.saturating_add(OUTPUT_TOKENS_WITHOUT_TEXT_MAX),
-    };
-    meter.count(Unit::InputToken) <= input_tokens_max(body_bytes)
-        && meter.count(Unit::OutputToken) <= output_tokens_max
+    let (input_tokens, output_tokens) = tokens_max(kind, body_bytes, text_bytes);
+    meter.count(Unit::InputToken) <= input_tokens
+        && meter.count(Unit::OutputToken) <= output_tokens
         && meter.count(Unit::ByteIn) <= body_bytes
         && meter.count(Unit::ByteOut) <= payload_bytes
 }
@@ -132,5 +140,11 @@ mod tests {
             0,
             400
         ));
+        let passed = |meter: Usage| is_plausible(&meter, JobKind::AudioSpeech, 100, 400, 400);
+        assert!(passed(
+            Usage::new().with(Unit::ByteIn, 100).with(Unit::ByteOut, 400)
+        ));
+        assert!(!passed(Usage::tokens(1, 0)) && !passed(Usage::tokens(0, 1)));
+        assert!(!passed(Usage::new().with(Unit::ByteOut, 401)));
     }
 }

@@ -66,8 +66,10 @@ pub enum Capability {
     Seed,
     /// Prompts and inputs as lists of tokens.
     TokenInput,
-    /// `echo` and `suffix` of completions.
-    EchoAndSuffix,
+    /// `echo` of completions: the prompt comes before the answer.
+    Echo,
+    /// `suffix` of completions: the answer stands before a text.
+    Suffix,
     /// Audio parts in messages.
     AudioInput,
 }

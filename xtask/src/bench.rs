@@ -1,9 +1,14 @@
 //! `cargo xtask bench …`: each figure beside a peer or a physical limit, measured in the same run.
 
 mod ledger;
+mod load;
 mod path;
+mod processes;
+mod proxy;
 mod report;
+mod roles;
 mod stream;
+mod upstream;
 
 use clap::Subcommand;
 
@@ -16,6 +21,8 @@ pub(crate) enum Bench {
     Ledger(ledger::Arguments),
     /// What the market adds to a request: proxy, QUIC, admission and vouchers against calling the upstream directly
     Path(path::Arguments),
+    /// The proxy against LiteLLM's and Portkey's, all behind the same instant upstream
+    Proxy(proxy::Arguments),
 }
 
 /// Measures, and prints a table on stderr and JSON on stdout.
@@ -28,5 +35,6 @@ pub(crate) fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Stream(arguments) => runtime.block_on(stream::run(arguments)),
         Bench::Ledger(arguments) => runtime.block_on(ledger::run(arguments)),
         Bench::Path(arguments) => runtime.block_on(path::run(arguments)),
+        Bench::Proxy(arguments) => runtime.block_on(proxy::run(arguments)),
     }
 }

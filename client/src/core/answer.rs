@@ -6,9 +6,12 @@ use serde_json::Value;
 
 use crate::core::answer_stream::{AnswerStream, JobSummary, chunk_failure, unfinished};
 use crate::core::assembler::Assembler;
-use crate::core::embeddings::embeddings_answer;
+use crate::core::completions::CompletionAnswer;
+use crate::core::continuation::{Continuation, PartialAnswer, SeamError, may_continue};
+use crate::core::embeddings::{VectorEncoding, embeddings_answer};
 use crate::core::failure::ApiFailure;
 use crate::core::normaliser::Normaliser;
+use crate::core::passthrough::PassedAnswer;
 use crate::core::request::ProgramRequest;
 
 /// Most bytes of one message of a chat's answer: a chunk.
@@ -34,9 +37,15 @@ pub enum Answer {
     Embeddings {
         /// The model.
         model: String,
+        /// How the vectors shall be written.
+        encoding: VectorEncoding,
         /// The provider's one message.
         message: Option<Vec<u8>>,
     },
+    /// The answer to `/v1/completions`, streamed or whole.
+    Completion(CompletionAnswer),
+    /// What is passed on as it came.
+    Passed(PassedAnswer),
 }
 
 impl Answer {
@@ -44,7 +53,14 @@ impl Answer {
     #[must_use]
     pub fn to(request: &ProgramRequest, request_id: &RequestId, now_seconds: u64) -> Self {
         let model = request.model.clone();
-        let normaliser = || Normaliser::new(request_id.clone(), model.clone(), now_seconds);
+        let normaliser = || {
+            let normaliser = Normaliser::new(request_id.clone(), model.clone(), now_seconds);
+            if may_continue(request) {
+                normaliser.keeping_text()
+            } else {
+                normaliser
+            }
+        };
         match (request.kind, request.stream) {
             (JobKind::ChatCompletions, true) => {
                 Self::Stream(AnswerStream::new(normaliser(), request.include_usage))
@@ -54,7 +70,78 @@ impl Answer {
                 assembler: Assembler::default(),
                 bytes: 0,
             },
-            _ => Self::Embeddings { model, message: None },
+            (JobKind::Completions, is_stream) => Self::Completion(CompletionAnswer::new(
+                request_id.clone(),
+                model,
+                now_seconds,
+                is_stream.then_some(request.include_usage),
+            )),
+            (JobKind::Embeddings, _) => Self::Embeddings {
+                model,
+                encoding: request.encoding,
+                message: None,
+            },
+            (
+                JobKind::AudioTranscriptions
+                | JobKind::AudioSpeech
+                | JobKind::ImageGenerations
+                | JobKind::Rerank,
+                _,
+            ) => Self::Passed(PassedAnswer::default()),
+        }
+    }
+
+    const fn normaliser(&self) -> Option<&Normaliser> {
+        match self {
+            Self::Stream(stream) => Some(stream.normaliser()),
+            Self::Whole { normaliser, .. } => Some(normaliser),
+            _ => None,
+        }
+    }
+
+    const fn normaliser_mut(&mut self) -> Option<&mut Normaliser> {
+        match self {
+            Self::Stream(stream) => Some(stream.normaliser_mut()),
+            Self::Whole { normaliser, .. } => Some(normaliser),
+            _ => None,
+        }
+    }
+
+    /// What there is of it already, where that is kept.
+    #[must_use]
+    pub const fn partial(&self) -> Option<&PartialAnswer> {
+        match self.normaliser() {
+            Some(normaliser) => normaliser.partial(),
+            None => None,
+        }
+    }
+
+    /// Whether every choice has its end, so that nothing is missing but the provider's own word for it.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.normaliser().is_some_and(Normaliser::is_finished)
+    }
+
+    /// Why the last message does not continue what there is, where it was refused for that.
+    #[must_use]
+    pub const fn seam_error(&self) -> Option<SeamError> {
+        match self.normaliser() {
+            Some(normaliser) => normaliser.seam_error(),
+            None => None,
+        }
+    }
+
+    /// Takes note of how many tokens the present provider has written up to here.
+    pub fn count_tokens(&mut self, written: u64) {
+        if let Some(normaliser) = self.normaliser_mut() {
+            normaliser.count_tokens(written);
+        }
+    }
+
+    /// From here on another provider's messages follow.
+    pub fn go_on(&mut self, continuation: &Continuation) {
+        if let Some(normaliser) = self.normaliser_mut() {
+            normaliser.go_on(continuation.junction.clone(), continuation.tokens_before);
         }
     }
 
@@ -62,8 +149,12 @@ impl Answer {
     #[must_use]
     pub const fn message_max_bytes(kind: JobKind) -> usize {
         match kind {
-            JobKind::ChatCompletions => CHUNK_MAX_BYTES,
-            _ => ANSWER_MAX_BYTES,
+            JobKind::ChatCompletions | JobKind::Completions => CHUNK_MAX_BYTES,
+            JobKind::Embeddings
+            | JobKind::AudioTranscriptions
+            | JobKind::AudioSpeech
+            | JobKind::ImageGenerations
+            | JobKind::Rerank => ANSWER_MAX_BYTES,
         }
     }
 
@@ -97,6 +188,8 @@ impl Answer {
                 *kept = Some(message);
                 Ok(())
             }
+            Self::Completion(completion) => completion.message(&message, out),
+            Self::Passed(passed) => passed.message(message, out),
         }
     }
 
@@ -120,13 +213,34 @@ impl Answer {
                 out.extend_from_slice(answer.to_string().as_bytes());
                 Ok(())
             }
-            Self::Embeddings { model, message } => {
+            Self::Embeddings {
+                model,
+                encoding,
+                message,
+            } => {
                 let message = message
                     .take()
                     .ok_or_else(|| ApiFailure::provider_failed("the provider sent no embeddings"))?;
-                out.append(&mut embeddings_answer(&message, model, summary)?);
+                out.append(&mut embeddings_answer(&message, model, *encoding, summary)?);
                 Ok(())
             }
+            Self::Completion(completion) => completion.complete(summary, out),
+            Self::Passed(passed) => passed.complete(summary, out),
+        }
+    }
+
+    /// The end of a streamed answer that broke off: the failure and the end of the stream. Nothing where the answer
+    /// was to come whole, or is no stream of events.
+    #[must_use]
+    pub fn broken_off(self, failure: &ApiFailure) -> Option<Vec<u8>> {
+        match self {
+            Self::Stream(stream) => {
+                let mut piece = Vec::new();
+                stream.fail(failure, &mut piece);
+                Some(piece)
+            }
+            Self::Completion(completion) => completion.broken_off(failure),
+            Self::Whole { .. } | Self::Embeddings { .. } | Self::Passed(_) => None,
         }
     }
 }
@@ -149,6 +263,7 @@ mod tests {
             channel: ChannelId::from_bytes([2; 16]),
             usage: Usage::tokens(5, 2),
             cost: Credits::micro(9),
+            bill: crate::core::bill::Bill::default(),
         };
         let (mut answer, mut out) = (Answer::to(&request, &request_id, 5), Vec::new());
         for message in messages {

@@ -8,6 +8,7 @@ use gristmill_protocol::job::RequestId;
 use gristmill_protocol::usage::{Unit, Usage};
 use serde_json::{Map, Value, json};
 
+use crate::core::bill::Bill;
 use crate::core::failure::ApiFailure;
 use crate::core::normaliser::{ChunkError, Normaliser};
 use crate::core::sse::{self, TooLong};
@@ -17,27 +18,33 @@ use crate::core::sse::{self, TooLong};
 pub struct JobSummary {
     /// The request.
     pub request_id: RequestId,
-    /// Who served it.
+    /// Who served it, or its end where several did.
     pub provider: AccountId,
-    /// The channel that paid.
+    /// The channel that paid for that.
     pub channel: ChannelId,
-    /// What was used, as metered and paid.
+    /// The usage of the answer, as metered: what was written twice counts once.
     pub usage: Usage,
-    /// What it cost.
+    /// What the request cost in all.
     pub cost: Credits,
+    /// Everybody who was paid.
+    pub bill: Bill,
 }
 
 impl JobSummary {
     /// What stands beside an answer as `gristmill`. Amounts are in microcredits.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        json!({
+        let mut object = json!({
             "request_id": self.request_id,
             "provider": self.provider,
             "channel": self.channel,
             "cost": self.cost,
             "currency": "microcredits",
-        })
+        });
+        if self.bill.items().len() > 1 {
+            object["providers"] = self.bill.to_json();
+        }
+        object
     }
 
     /// The usage in OpenAI's form: what was metered, with what else the server told.
@@ -68,7 +75,7 @@ impl JobSummary {
 #[must_use]
 pub fn chunk_failure(error: ChunkError) -> ApiFailure {
     match error {
-        ChunkError::Malformed(_) => ApiFailure::provider_failed(error.to_string()),
+        ChunkError::Malformed(_) | ChunkError::Seam(_) => ApiFailure::provider_failed(error.to_string()),
         ChunkError::Failed(failed) => ApiFailure::from_engine(&failed),
     }
 }
@@ -103,6 +110,17 @@ impl AnswerStream {
             include_usage,
             held: None,
         }
+    }
+
+    /// What brings its chunks into form.
+    #[must_use]
+    pub const fn normaliser(&self) -> &Normaliser {
+        &self.normaliser
+    }
+
+    /// The same, to be changed.
+    pub const fn normaliser_mut(&mut self) -> &mut Normaliser {
+        &mut self.normaliser
     }
 
     /// Appends the events of one message of the answer.
@@ -177,6 +195,7 @@ mod tests {
             channel: ChannelId::from_bytes([2; 16]),
             usage: Usage::tokens(12, 3),
             cost: Credits::micro(9),
+            bill: Bill::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Keeps web pages out. A page that a developer looks at can make the browser call localhost, and with a name that
 //! it rebinds to 127.0.0.1 even read the answer (CVE-2024-28224). So only known `Host` names are served, and from
-//! browsers only listed origins.
+//! browsers only listed origins and the endpoint's own page.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -90,6 +90,9 @@ impl BrowserGuard {
             }
             [origin] => {
                 let origin = std::str::from_utf8(origin).map_err(|_| unknown_origin())?;
+                if is_own_page(origin, host, &request.fetch_sites) {
+                    return Ok(None);
+                }
                 let listed = self.origins.contains(&origin.to_ascii_lowercase());
                 if listed {
                     Ok(Some(origin))
@@ -123,6 +126,15 @@ impl BrowserGuard {
             .unwrap_or(&name);
         self.serves_every_address && bare.parse::<IpAddr>().is_ok()
     }
+}
+
+/// Whether the request comes from a page that was served under the very name and port that it calls, which is this
+/// endpoint's own: RFC 6454, section 5. The name was checked before, so nobody has rebound it.
+fn is_own_page(origin: &str, host: &str, fetch_sites: &[&[u8]]) -> bool {
+    let is_same = origin
+        .split_once("://")
+        .is_some_and(|(scheme, authority)| scheme == "http" && authority.eq_ignore_ascii_case(host));
+    is_same && fetch_sites.iter().all(|site| *site == b"same-origin")
 }
 
 #[cfg(test)]
@@ -252,9 +264,12 @@ mod tests {
             b"null".as_slice(),
             b"",
             b"http://evil.example",
-            b"http://localhost",
+            b"http://localhost:80",
             b"http://localhost:7420",
+            b"http://127.0.0.1",
             b"http://127.0.0.1:7420",
+            b"http://",
+            b"https://localhost",
             b"https://localhost:5173",
             b"http://localhost:5173/",
             b"http://localhost:5173.evil.example",
@@ -272,5 +287,44 @@ mod tests {
             );
         }
         assert_eq!(check(&[b"https://mill", b"https://mill"], &[]), Err(403));
+    }
+
+    #[test]
+    fn the_own_page_may_call_under_the_name_and_port_that_it_was_served_from() {
+        let guard = guard("127.0.0.1:7420");
+        let check = |host: &'static str, origin: &'static str, sites: &[&'static [u8]]| {
+            guard
+                .check(&Origins {
+                    hosts: vec![host.as_bytes()],
+                    authority: None,
+                    origins: vec![origin.as_bytes()],
+                    fetch_sites: sites.to_vec(),
+                })
+                .map_err(|failure| failure.status)
+        };
+        let same: &[&[u8]] = &[b"same-origin"];
+        for host in ["localhost:7420", "127.0.0.1:7420", "[::1]:7420", "mill.local:80"] {
+            let origin: &'static str = format!("http://{host}").leak();
+            assert_eq!(check(host, origin, same), Ok(None), "{host}");
+            assert_eq!(check(host, origin, &[]), Ok(None), "{host}");
+            for site in [b"cross-site".as_slice(), b"same-site", b"none", b""] {
+                assert_eq!(check(host, origin, &[site]), Err(403), "{host}");
+                assert_eq!(check(host, origin, &[b"same-origin", site]), Err(403), "{host}");
+            }
+        }
+        for (host, origin) in [
+            ("localhost:7420", "http://127.0.0.1:7420"),
+            ("localhost:7420", "http://localhost:7421"),
+            ("localhost:7420", "http://localhost"),
+            ("localhost:7420", "https://localhost:7420"),
+            ("localhost:7420", "http://localhost:7420/"),
+            ("localhost:7420", "http://localhost:7420 http://evil.example"),
+            ("localhost:7420", "http://evil.example#localhost:7420"),
+            ("localhost:7420", "localhost:7420"),
+            // Rebound: the page is its own origin, but nobody serves this name.
+            ("evil.example:7420", "http://evil.example:7420"),
+        ] {
+            assert_eq!(check(host, origin, same), Err(403), "{host} {origin}");
+        }
     }
 }

@@ -10,6 +10,14 @@ use gristmill_protocol::usage::{Price, PriceError, Unit, Usage};
 const OUTPUT_BYTES_PER_TOKEN: u64 = 1_024;
 /// Bytes of embeddings per byte of input, at most: a vector of 4,096 numbers for each three bytes.
 const EMBEDDING_BYTES_PER_INPUT_BYTE: u64 = 16_384;
+/// Bytes of speech per byte of text, at most: uncompressed sound of a slow speaker.
+const SPEECH_BYTES_PER_INPUT_BYTE: u64 = 16_384;
+/// Bytes of an image in JSON, at most.
+const IMAGE_BYTES: u64 = 8 << 20;
+/// Bytes of JSON around what is passed through, at most.
+const ENVELOPE_BYTES: u64 = 64 << 10;
+/// Milliseconds of a device for what is passed through, at most: so long an answer is waited for.
+const GPU_MILLISECONDS_PASSED_THROUGH: u64 = 120_000;
 /// Milliseconds of a device per token, at most.
 const GPU_MILLISECONDS_PER_TOKEN: u64 = 100;
 /// So many tokens beyond the limit are reckoned with: some servers count the token that ends a choice.
@@ -60,27 +68,47 @@ impl Scope {
     /// # Errors
     /// [`PriceError`] where that is more than the largest amount.
     pub fn cost_max(&self, price: &Price, output_tokens: u64) -> Result<Credits, PriceError> {
-        let input = input_tokens_max(self.body_bytes);
-        let beyond = if self.kind.is_generated_text() {
-            OUTPUT_TOKENS_BEYOND
+        let bytes = |answer| {
+            Usage::new()
+                .with(Unit::ByteIn, self.body_bytes)
+                .with(Unit::ByteOut, answer)
+        };
+        let usage = if self.kind.is_passed_through() {
+            // What is passed through is not counted in tokens.
+            let milliseconds = GPU_MILLISECONDS_PASSED_THROUGH.saturating_mul(self.choices);
+            bytes(self.answer_bytes(0)).with(Unit::GpuMillisecond, milliseconds)
         } else {
-            0
+            let beyond = if self.kind.is_generated_text() {
+                OUTPUT_TOKENS_BEYOND
+            } else {
+                0
+            };
+            let input = input_tokens_max(self.body_bytes);
+            let output = output_tokens.saturating_add(beyond).saturating_mul(self.choices);
+            let tokens = input.saturating_add(output);
+            bytes(self.answer_bytes(output))
+                .with(Unit::InputToken, input)
+                .with(Unit::OutputToken, output)
+                .with(
+                    Unit::GpuMillisecond,
+                    tokens.saturating_mul(GPU_MILLISECONDS_PER_TOKEN),
+                )
         };
-        let output = output_tokens.saturating_add(beyond).saturating_mul(self.choices);
-        let answer_bytes = match self.kind {
-            kind if kind.is_generated_text() => output.saturating_mul(OUTPUT_BYTES_PER_TOKEN),
-            _ => self.body_bytes.saturating_mul(EMBEDDING_BYTES_PER_INPUT_BYTE),
-        };
-        let usage = Usage::tokens(input, output)
-            .with(Unit::ByteIn, self.body_bytes)
-            .with(Unit::ByteOut, answer_bytes)
-            .with(
-                Unit::GpuMillisecond,
-                input
-                    .saturating_add(output)
-                    .saturating_mul(GPU_MILLISECONDS_PER_TOKEN),
-            );
         Ok(price.cost(&usage)?.max(Credits::micro(1)))
+    }
+
+    /// The most bytes that an answer with so many output tokens has.
+    const fn answer_bytes(&self, output_tokens: u64) -> u64 {
+        match self.kind {
+            JobKind::ChatCompletions | JobKind::Completions => {
+                output_tokens.saturating_mul(OUTPUT_BYTES_PER_TOKEN)
+            }
+            JobKind::Embeddings => self.body_bytes.saturating_mul(EMBEDDING_BYTES_PER_INPUT_BYTE),
+            JobKind::AudioSpeech => self.body_bytes.saturating_mul(SPEECH_BYTES_PER_INPUT_BYTE),
+            JobKind::ImageGenerations => self.choices.saturating_mul(IMAGE_BYTES),
+            JobKind::AudioTranscriptions => self.body_bytes.saturating_add(ENVELOPE_BYTES),
+            JobKind::Rerank => self.body_bytes.saturating_mul(4).saturating_add(ENVELOPE_BYTES),
+        }
     }
 
     /// The most output tokens per choice that `credits` pay for, at least a few; only where the program set no
@@ -88,7 +116,7 @@ impl Scope {
     #[must_use]
     pub fn affordable_output_tokens(&self, price: &Price, credits: Credits) -> Option<u64> {
         let affordable = |tokens| self.cost_max(price, tokens).is_ok_and(|cost| cost <= credits);
-        if self.output_tokens_max.is_some() || self.kind == JobKind::Embeddings {
+        if self.output_tokens_max.is_some() || !self.kind.is_generated_text() {
             return None;
         }
         let (mut least, mut most) = (OUTPUT_TOKENS_MIN, self.output_tokens());

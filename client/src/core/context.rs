@@ -3,6 +3,8 @@
 use gristmill_protocol::job::RequestId;
 use gristmill_protocol::trace::TraceParent;
 
+use crate::core::overrides::RoutingOverrides;
+
 /// What travels with a request from the endpoint to the provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestContext {
@@ -10,15 +12,18 @@ pub struct RequestContext {
     pub request_id: RequestId,
     /// The position in the program's trace, where it sent one.
     pub trace_parent: Option<TraceParent>,
+    /// What the program says of this request's routing.
+    pub overrides: RoutingOverrides,
 }
 
 impl RequestContext {
     /// A request that nothing more is known of.
     #[must_use]
-    pub const fn new(request_id: RequestId) -> Self {
+    pub fn new(request_id: RequestId) -> Self {
         Self {
             request_id,
             trace_parent: None,
+            overrides: RoutingOverrides::default(),
         }
     }
 }

@@ -1,11 +1,25 @@
 //! The answer to a request for embeddings: the provider's vectors, untouched, in OpenAI's envelope.
 
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::core::answer_stream::JobSummary;
 use crate::core::failure::ApiFailure;
+
+/// How the vectors of an answer are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VectorEncoding {
+    /// As lists of numbers.
+    #[default]
+    Float,
+    /// As the base64 of their numbers' bytes, 32-bit little-endian floats.
+    Base64,
+}
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -15,14 +29,17 @@ struct Envelope<'a> {
     error: Option<Value>,
 }
 
-/// The answer that the program gets, from the one message of the provider's.
+/// The answer that the program gets, from the one message of the provider's. Servers differ in which encodings they
+/// know; what is written as it was asked for stays as it is, byte for byte.
 ///
 /// # Errors
 /// [`ApiFailure`] where the message has no vectors.
-pub fn embeddings_answer(message: &[u8], model: &str, summary: &JobSummary) -> Result<Vec<u8>, ApiFailure> {
-    let broken = |what: &str| {
-        ApiFailure::provider_failed(format!("the provider sent what is no list of embeddings: {what}"))
-    };
+pub fn embeddings_answer(
+    message: &[u8],
+    model: &str,
+    encoding: VectorEncoding,
+    summary: &JobSummary,
+) -> Result<Vec<u8>, ApiFailure> {
     let text = std::str::from_utf8(message).map_err(|_| broken("it is not text"))?;
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|_| broken("it is not JSON"))?;
     if let Some(error) = envelope.error {
@@ -33,9 +50,7 @@ pub fn embeddings_answer(message: &[u8], model: &str, summary: &JobSummary) -> R
         return Err(broken(told));
     }
     let data = envelope.data.ok_or_else(|| broken("it has no data"))?.get();
-    if !data.starts_with('[') {
-        return Err(broken("its data is no list"));
-    }
+    let data = in_encoding(data, encoding)?;
     let mut usage = summary.usage_json(envelope.usage.as_ref());
     if let Some(usage) = usage.as_object_mut() {
         // Embeddings have no output tokens, and OpenAI's schema no field for them.
@@ -48,6 +63,77 @@ pub fn embeddings_answer(message: &[u8], model: &str, summary: &JobSummary) -> R
     Ok(answer.into_bytes())
 }
 
+fn broken(what: &str) -> ApiFailure {
+    ApiFailure::provider_failed(format!("the provider sent what is no list of embeddings: {what}"))
+}
+
+/// The list of embeddings with its vectors written as they were asked for.
+fn in_encoding(data: &str, encoding: VectorEncoding) -> Result<Cow<'_, str>, ApiFailure> {
+    let mut embeddings: Vec<Map<String, Value>> = {
+        let raw: Vec<Entry<'_>> = serde_json::from_str(data).map_err(|_| broken("its data is no list"))?;
+        let is_text = |entry: &Entry<'_>| {
+            entry
+                .embedding
+                .is_some_and(|vector| vector.get().starts_with('"'))
+        };
+        if raw
+            .iter()
+            .all(|entry| is_text(entry) == (encoding == VectorEncoding::Base64))
+        {
+            return Ok(Cow::Borrowed(data));
+        }
+        serde_json::from_str(data).map_err(|_| broken("its data is no list of objects"))?
+    };
+    for embedding in &mut embeddings {
+        let vector = embedding.get_mut("embedding");
+        let vector = vector.ok_or_else(|| broken("an entry has no vector"))?;
+        *vector = match (encoding, &*vector) {
+            (VectorEncoding::Base64, Value::Array(numbers)) => encoded(numbers)?.into(),
+            (VectorEncoding::Float, Value::String(text)) => decoded(text)?,
+            (_, other) => other.clone(),
+        };
+    }
+    serde_json::to_string(&embeddings)
+        .map(Cow::Owned)
+        .map_err(|_| broken("its vectors can't be written"))
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow)]
+    embedding: Option<&'a RawValue>,
+}
+
+fn encoded(numbers: &[Value]) -> Result<String, ApiFailure> {
+    let mut bytes = Vec::with_capacity(numbers.len() * 4);
+    for number in numbers {
+        let number = number
+            .as_f64()
+            .ok_or_else(|| broken("a vector has what is no number"))?;
+        // OpenAI's format has 32 bits.
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the nearest float of 32 bits is what is meant"
+        )]
+        bytes.extend_from_slice(&(number as f32).to_le_bytes());
+    }
+    Ok(STANDARD.encode(bytes))
+}
+
+fn decoded(text: &str) -> Result<Value, ApiFailure> {
+    let bytes = STANDARD
+        .decode(text)
+        .map_err(|_| broken("a vector is no base64"))?;
+    let (numbers, rest) = bytes.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(broken("a vector is no list of floats"));
+    }
+    Ok(numbers
+        .iter()
+        .map(|number| json!(f32::from_le_bytes(*number)))
+        .collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,14 +144,19 @@ mod tests {
     use gristmill_protocol::usage::Usage;
 
     fn answer(message: &str) -> Result<String, ApiFailure> {
+        answer_in(message, VectorEncoding::Float)
+    }
+
+    fn answer_in(message: &str, encoding: VectorEncoding) -> Result<String, ApiFailure> {
         let summary = JobSummary {
             request_id: RequestId::from_random([7; 16]),
             provider: AccountId::from_public_key([1; 32]),
             channel: ChannelId::from_bytes([2; 16]),
             usage: Usage::tokens(5, 0),
             cost: Credits::micro(9),
+            bill: crate::core::bill::Bill::default(),
         };
-        embeddings_answer(message.as_bytes(), "mini", &summary)
+        embeddings_answer(message.as_bytes(), "mini", encoding, &summary)
             .map(|answer| String::from_utf8(answer).unwrap())
     }
 
@@ -81,6 +172,41 @@ mod tests {
         );
         assert_eq!(value["usage"], json!({"prompt_tokens": 5, "total_tokens": 5}));
         assert_eq!(value["gristmill"]["cost"], 9);
+    }
+
+    #[test]
+    fn vectors_come_in_the_encoding_that_was_asked_for() {
+        let floats = r#"{"data":[{"index":0,"embedding":[0.5,-2.0]},{"index":1,"embedding":[1]}]}"#;
+        let base64 =
+            r#"{"data":[{"index":0,"embedding":"AAAAPwAAAMA="},{"index":1,"embedding":"AACAPw=="}]}"#;
+        for message in [floats, base64] {
+            let vectors = |encoding| {
+                let text = answer_in(message, encoding).unwrap();
+                let value: Value = serde_json::from_str(&text).unwrap();
+                (
+                    value["data"][0]["embedding"].clone(),
+                    value["data"][1]["embedding"].clone(),
+                )
+            };
+            assert_eq!(
+                vectors(VectorEncoding::Base64),
+                (json!("AAAAPwAAAMA="), json!("AACAPw=="))
+            );
+            let (first, second) = vectors(VectorEncoding::Float);
+            assert_eq!((first[1].as_f64(), second[0].as_f64()), (Some(-2.0), Some(1.0)));
+        }
+        for broken in [
+            r#"{"data":[{"embedding":"?"}]}"#,
+            r#"{"data":[{"embedding":"AAA="}]}"#,
+        ] {
+            assert_eq!(answer_in(broken, VectorEncoding::Float).unwrap_err().status, 502);
+        }
+        assert_eq!(
+            answer_in(r#"{"data":[{"embedding":["x"]}]}"#, VectorEncoding::Base64)
+                .unwrap_err()
+                .status,
+            502
+        );
     }
 
     #[test]

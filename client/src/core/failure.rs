@@ -31,6 +31,8 @@ pub struct ApiFailure {
     pub retry_after_seconds: Option<u32>,
     /// Whether an engine said so, and not this client.
     pub is_from_engine: bool,
+    /// Whether the same request would fail in the same way again though its status is one that SDKs repeat.
+    pub is_useless_to_repeat: bool,
 }
 
 #[derive(Serialize)]
@@ -59,7 +61,15 @@ impl ApiFailure {
             param: None,
             retry_after_seconds: None,
             is_from_engine: false,
+            is_useless_to_repeat: false,
         }
+    }
+
+    /// The same, telling SDKs with `x-should-retry: false` not to repeat the request by themselves.
+    #[must_use]
+    pub const fn useless_to_repeat(mut self) -> Self {
+        self.is_useless_to_repeat = true;
+        self
     }
 
     /// The same, naming the request field at fault.
@@ -96,6 +106,12 @@ impl ApiFailure {
     pub fn unauthorized() -> Self {
         let message = "this endpoint needs one of its API keys; send it as 'Authorization: Bearer KEY'";
         Self::new(401, "invalid_api_key", message)
+    }
+
+    /// What a stateless endpoint can't do, or what only the maker of another service can.
+    #[must_use]
+    pub fn not_offered_here(field: &str, message: impl Into<String>) -> Self {
+        Self::new(400, "unsupported_parameter", message).at(field)
     }
 
     /// Too few credits.
@@ -192,7 +208,7 @@ impl ApiFailure {
     pub fn idempotency_key_used() -> Self {
         let message = "the request with this 'Idempotency-Key' was answered and paid, and its answer was too large \
                        to be remembered; use another key to run and pay it again";
-        Self::new(409, "idempotency_key_used", message)
+        Self::new(409, "idempotency_key_used", message).useless_to_repeat()
     }
 
     /// More requests at once than the client takes.
@@ -228,10 +244,13 @@ impl ApiFailure {
         Self::new(503, "no_provider_available", message).retry_after(retry_after_seconds)
     }
 
-    /// Everybody asks for more than the price cap, or an answer came to more than was set aside for it.
+    /// Everybody asks for more than the price cap, or an answer came to more than was set aside for it. Prices may
+    /// fall, so there is a `Retry-After`; but not while an SDK repeats the request.
     #[must_use]
     pub fn budget_exhausted(message: impl Into<String>) -> Self {
-        Self::new(503, "budget_exhausted", message).retry_after(60)
+        Self::new(503, "budget_exhausted", message)
+            .retry_after(60)
+            .useless_to_repeat()
     }
 
     /// The coordinator can't be asked and would have to be.
@@ -249,6 +268,8 @@ impl ApiFailure {
              refuse_lying_coordinator = false in the [client] section goes on all the same"
         );
         Self::new(503, "coordinator_distrusted", message)
+            .retry_after(RETRY_AFTER_MAX_SECONDS)
+            .useless_to_repeat()
     }
 
     /// The client is ending.
@@ -370,6 +391,15 @@ mod tests {
             assert!(!said(status), "{status}");
         }
         assert!(!ApiFailure::model_not_found("guide", &[]).is_final());
+    }
+
+    #[test]
+    fn sdks_are_told_where_repeating_is_useless() {
+        assert!(ApiFailure::idempotency_key_used().is_useless_to_repeat);
+        assert!(ApiFailure::budget_exhausted("x").is_useless_to_repeat);
+        assert!(ApiFailure::coordinator_distrusted("x").is_useless_to_repeat);
+        assert!(!ApiFailure::request_in_progress().is_useless_to_repeat);
+        assert!(!ApiFailure::no_provider_available("x", 1).is_useless_to_repeat);
     }
 
     #[test]

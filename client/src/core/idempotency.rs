@@ -2,6 +2,7 @@
 //!
 //! A key is running, then finished, then forgotten; a failure frees it at once. Keys and requests are kept as digests.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
@@ -72,7 +73,7 @@ pub struct AnswerHead {
     /// The HTTP status.
     pub status: u16,
     /// The content type.
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
     /// The request that was answered.
     pub request_id: RequestId,
 }
@@ -288,7 +289,7 @@ mod tests {
     fn head() -> AnswerHead {
         AnswerHead {
             status: 200,
-            content_type: "application/json",
+            content_type: "application/json".into(),
             request_id: RequestId::from_random([7; 16]),
         }
     }

@@ -53,6 +53,17 @@ pub struct ListedPrice {
     pub per_million: BTreeMap<gristmill_protocol::usage::Unit, Credits>,
 }
 
+impl ListedPrice {
+    /// As it stands in an offer.
+    #[must_use]
+    pub fn of(price: &Price) -> Self {
+        Self {
+            constant: price.constant,
+            per_million: price.per_million.clone(),
+        }
+    }
+}
+
 /// The body of `GET /v1/models`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelList {
@@ -137,13 +148,9 @@ fn view(offer: &Offer, created: u64) -> ModelView {
 }
 
 fn price_view(price: &Price) -> PriceView {
-    let price = ListedPrice {
-        constant: price.constant,
-        per_million: price.per_million.clone(),
-    };
     PriceView {
         currency: "microcredits".into(),
-        price,
+        price: ListedPrice::of(price),
     }
 }
 

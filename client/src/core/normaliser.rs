@@ -10,6 +10,7 @@ use gristmill_protocol::job::{JobFailed, RequestId};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use crate::core::continuation::{Junction, PartialAnswer, SeamError};
 use crate::core::request::CHOICES_MAX;
 use crate::core::tool_calls::ToolCalls;
 
@@ -22,6 +23,9 @@ pub enum ChunkError {
     /// It says that the answer failed.
     #[error("{}", .0.reason)]
     Failed(JobFailed),
+    /// It does not continue what the program has.
+    #[error(transparent)]
+    Seam(#[from] SeamError),
 }
 
 /// The state of one answer's normalisation.
@@ -33,6 +37,11 @@ pub struct Normaliser {
     id: Option<String>,
     choices: BTreeMap<u64, Choice>,
     usage: Option<Map<String, Value>>,
+    /// What the program has, where that is worth keeping.
+    partial: Option<PartialAnswer>,
+    /// Where the present provider's output joins what others wrote, if it continues an answer.
+    junction: Option<Junction>,
+    seam_error: Option<SeamError>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -63,6 +72,45 @@ impl Normaliser {
             id: None,
             choices,
             usage: None,
+            partial: None,
+            junction: None,
+            seam_error: None,
+        }
+    }
+
+    /// The same, keeping what another provider would need to continue the answer.
+    #[must_use]
+    pub fn keeping_text(mut self) -> Self {
+        self.partial = Some(PartialAnswer::default());
+        self
+    }
+
+    /// What the program has, where it is kept.
+    #[must_use]
+    pub const fn partial(&self) -> Option<&PartialAnswer> {
+        self.partial.as_ref()
+    }
+
+    /// Why a chunk of the present provider was refused, where it does not continue what the program has.
+    #[must_use]
+    pub const fn seam_error(&self) -> Option<SeamError> {
+        self.seam_error
+    }
+
+    /// Takes note of how many tokens the present provider has written up to here.
+    pub fn count_tokens(&mut self, written: u64) {
+        if let Some(partial) = &mut self.partial {
+            partial.count_tokens(written);
+        }
+    }
+
+    /// From here on another provider's output follows, of whose answer others wrote so many tokens.
+    pub fn go_on(&mut self, junction: Junction, tokens_before: u64) {
+        self.junction = Some(junction);
+        self.seam_error = None;
+        self.usage = None;
+        if let Some(partial) = &mut self.partial {
+            partial.go_on(tokens_before);
         }
     }
 
@@ -79,7 +127,7 @@ impl Normaliser {
         };
         match chunk.remove("error") {
             None | Some(Value::Null) => {}
-            Some(error) => return Err(ChunkError::Failed(failure(&error))),
+            Some(error) => return Err(ChunkError::Failed(error_of_chunk(&error))),
         }
         if let Some(Value::Object(usage)) = chunk.remove("usage") {
             self.usage = Some(usage);
@@ -95,12 +143,22 @@ impl Normaliser {
         let mut finishes = false;
         let mut normal = Vec::with_capacity(choices.len());
         for (position, choice) in choices.into_iter().enumerate() {
-            if let Some(choice) = self.choice(position, choice, &mut finishes)? {
-                normal.push(Value::Object(choice));
+            match self.choice(position, choice, &mut finishes) {
+                Ok(Some(choice)) => normal.push(Value::Object(choice)),
+                Ok(None) => {}
+                Err(error) => {
+                    if let ChunkError::Seam(error) = error {
+                        self.seam_error = Some(error);
+                    }
+                    return Err(error);
+                }
             }
         }
         if normal.is_empty() {
             return Ok(None);
+        }
+        if let Some(partial) = &mut self.partial {
+            normal.iter().for_each(|choice| partial.observe_choice(choice));
         }
         let mut value = self.header();
         for (name, field) in chunk {
@@ -133,10 +191,13 @@ impl Normaliser {
         !self.choices.is_empty() && self.choices.values().all(|choice| choice.is_finished)
     }
 
-    /// The usage that the server sent last.
+    /// The usage that the server sent last; nothing where it wrote a part of the answer only.
     #[must_use]
     pub const fn usage(&self) -> Option<&Map<String, Value>> {
-        self.usage.as_ref()
+        match self.junction {
+            None => self.usage.as_ref(),
+            Some(_) => None,
+        }
     }
 
     fn take_header(&mut self, chunk: &Map<String, Value>) {
@@ -180,6 +241,9 @@ impl Normaliser {
             _ => Map::new(),
         };
         delta.retain(|_, field| !field.is_null());
+        if let Some(junction) = &mut self.junction {
+            junction.apply(&mut delta)?;
+        }
         let role = delta.remove("role").unwrap_or_else(|| json!("assistant"));
         let mut normal_delta = Map::new();
         if !state.has_begun {
@@ -203,6 +267,14 @@ impl Normaliser {
         let finish = choice
             .remove("finish_reason")
             .and_then(|reason| finish_reason(&reason));
+        if let Some(junction) = &self.junction {
+            if finish.is_some() && !junction.content.may_end() {
+                return Err(SeamError::OtherText.into());
+            }
+            if finish.is_none() && normal_delta.is_empty() {
+                return Ok(None);
+            }
+        }
         state.is_finished = finish.is_some();
         *finishes |= state.is_finished;
         let mut normal = Map::from_iter([
@@ -216,7 +288,7 @@ impl Normaliser {
 }
 
 /// Why a choice ended, as one of OpenAI's words: strict clients know no others.
-fn finish_reason(reason: &Value) -> Option<&'static str> {
+pub(crate) fn finish_reason(reason: &Value) -> Option<&'static str> {
     match reason.as_str()? {
         "" => None,
         "length" | "max_tokens" => Some("length"),
@@ -228,7 +300,7 @@ fn finish_reason(reason: &Value) -> Option<&'static str> {
 }
 
 /// What a server says in an error chunk.
-fn failure(error: &Value) -> JobFailed {
+pub(crate) fn error_of_chunk(error: &Value) -> JobFailed {
     let text = |name: &str| error.get(name).and_then(Value::as_str);
     let message = text("message")
         .or_else(|| error.as_str())

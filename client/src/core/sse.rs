@@ -102,9 +102,16 @@ fn cut_choice(mut choice: Map<String, Value>) -> Vec<Value> {
             }
         }
     }
+    // Completions have a text where chats have a delta.
+    let texts = match choice.get_mut("text") {
+        Some(Value::String(text)) => cut_text(text),
+        _ => Vec::new(),
+    };
     let mut parts = vec![Value::Object(choice)];
     let later = |delta| json!({"index": index, "delta": delta, "finish_reason": null});
     parts.extend(rest.into_iter().map(later));
+    let later = |text| json!({"text": text, "index": index, "logprobs": null, "finish_reason": null});
+    parts.extend(texts.into_iter().map(later));
     if let Some(last) = parts.last_mut() {
         last["finish_reason"] = finish;
     }

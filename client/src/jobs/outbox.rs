@@ -121,7 +121,7 @@ impl Outbox {
     }
 
     /// Sends what waits and ends the stream. What can't be sent at once is left to the future that comes back.
-    pub(crate) fn close(mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
+    pub(crate) fn close(&mut self) -> Option<impl Future<Output = ()> + Send + 'static + use<>> {
         self.shared.change(|waiting| waiting.is_closed = true);
         if self.progress().now_or_never().is_some() {
             return None;

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::answer::Answer;
 use crate::core::answer_stream::JobSummary;
+use crate::core::continuation::Continuation;
 use crate::core::failure::ApiFailure;
 
 /// Pieces of an answer that may wait for the program.
@@ -38,11 +39,9 @@ pub(super) enum Stop {
 pub(super) struct Recipient {
     events: mpsc::Sender<JobEvent>,
     stopping: CancellationToken,
-    /// The answer, as far as the present provider has given it.
+    /// The answer, as far as it has come.
     answer: Answer,
     has_delivered: bool,
-    is_accepted: bool,
-    first_message_ms: Option<f64>,
 }
 
 impl Recipient {
@@ -53,8 +52,6 @@ impl Recipient {
             stopping,
             answer,
             has_delivered: false,
-            is_accepted: false,
-            first_message_ms: None,
         };
         (recipient, receiver)
     }
@@ -62,8 +59,16 @@ impl Recipient {
     /// Begins anew with another provider. Only while nothing was delivered.
     pub(super) fn restart(&mut self, answer: Answer) {
         self.answer = answer;
-        self.is_accepted = false;
-        self.first_message_ms = None;
+    }
+
+    /// Goes on with another provider where the last one broke off.
+    pub(super) fn go_on(&mut self, continuation: &Continuation) {
+        self.answer.go_on(continuation);
+    }
+
+    /// The answer, as far as it has come.
+    pub(super) const fn answer(&self) -> &Answer {
+        &self.answer
     }
 
     /// Whether a part of the answer is on its way to the program.
@@ -71,27 +76,21 @@ impl Recipient {
         self.has_delivered
     }
 
-    /// Whether the present provider took the job.
-    pub(super) const fn is_accepted(&self) -> bool {
-        self.is_accepted
+    /// Whether the program went away, or the client ends.
+    pub(super) fn is_gone(&self) -> bool {
+        self.events.is_closed() || self.stopping.is_cancelled()
     }
 
-    /// How long the present provider took to its first message, in milliseconds.
-    pub(super) const fn first_message_ms(&self) -> Option<f64> {
-        self.first_message_ms
-    }
-
-    /// The provider takes the job.
-    pub(super) async fn accepted(&mut self) -> Result<(), Stop> {
-        self.is_accepted = true;
+    /// A provider takes the job.
+    pub(super) async fn accepted(&self) -> Result<(), Stop> {
         self.send(JobEvent::Accepted).await
     }
 
-    /// A message of the answer, so many milliseconds after the job was sent.
-    pub(super) async fn message(&mut self, message: Vec<u8>, elapsed_ms: f64) -> Result<(), Stop> {
-        self.first_message_ms.get_or_insert(elapsed_ms);
+    /// A message of the answer, with how many tokens its provider has written by then.
+    pub(super) async fn message(&mut self, message: Vec<u8>, tokens: u64) -> Result<(), Stop> {
         let mut piece = Vec::new();
         self.answer.message(message, &mut piece).map_err(Stop::Unusable)?;
+        self.answer.count_tokens(tokens);
         self.deliver(piece).await
     }
 
@@ -106,13 +105,13 @@ impl Recipient {
 
     /// Tells the program that there will be no more.
     pub(super) async fn end(self, outcome: Result<(), ApiFailure>) {
-        let event = match (outcome, self.answer) {
-            (Err(failure), Answer::Stream(stream)) if self.has_delivered => {
-                let mut piece = Vec::new();
-                stream.fail(&failure, &mut piece);
-                JobEvent::BrokeOff(piece.into())
-            }
-            (outcome, _) => JobEvent::Ended(outcome),
+        let broken_off = match &outcome {
+            Err(failure) if self.has_delivered => self.answer.broken_off(failure),
+            _ => None,
+        };
+        let event = match broken_off {
+            Some(piece) => JobEvent::BrokeOff(piece.into()),
+            None => JobEvent::Ended(outcome),
         };
         // Where the program is gone there is nobody to tell.
         let _ = self.events.send(event).await;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::Stream;
@@ -14,9 +14,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::core::failure::ApiFailure;
-use crate::core::sse;
+use crate::core::translation::{Translated, Translation};
 use crate::jobs::JobEvent;
 use crate::proxy::idempotency::{EVENT_STREAM, JSON, Recording};
+
+/// Tells OpenAI's SDKs whether to repeat a request by themselves.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// A failure as programs read it.
 pub(super) fn failure_response(failure: &ApiFailure) -> Response {
@@ -26,10 +29,15 @@ pub(super) fn failure_response(failure: &ApiFailure) -> Response {
     if let Some(seconds) = failure.retry_after_seconds {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if failure.is_useless_to_repeat {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
     if status == StatusCode::UNAUTHORIZED {
         // RFC 9110 section 11.6.1 asks for it with every 401.
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    // For the layer that says the same in another service's words.
+    response.extensions_mut().insert(failure.clone());
     response
 }
 
@@ -60,6 +68,7 @@ pub(super) async fn stream(
     mut events: mpsc::Receiver<JobEvent>,
     keep_alive: Duration,
     headers_after: Duration,
+    translation: Translation,
     recording: &mut Option<Recording>,
 ) -> Result<Response, ApiFailure> {
     let mut accepted_at = None;
@@ -80,12 +89,13 @@ pub(super) async fn stream(
                 accepted_at.get_or_insert_with(Instant::now);
             }
             Some(event @ (JobEvent::Piece(_) | JobEvent::BrokeOff(_))) => break Some(event),
-            Some(JobEvent::Ended(Err(failure))) => return Err(failure),
+            Some(JobEvent::Ended(Err(failure))) => return Err(translation.at_own_field(failure)),
             Some(JobEvent::Ended(Ok(()))) | None => return Err(ApiFailure::internal()),
         }
     };
     let events = EventBody {
         recording: recording.take(),
+        translation,
         first,
         events,
         has_ended: false,
@@ -103,6 +113,7 @@ pub(super) async fn stream(
 struct EventBody {
     /// Stands first and so is dropped first: when the provider hears of a cancellation, the key is free.
     recording: Option<Recording>,
+    translation: Translation,
     first: Option<JobEvent>,
     events: mpsc::Receiver<JobEvent>,
     has_ended: bool,
@@ -112,12 +123,12 @@ struct EventBody {
 
 impl EventBody {
     /// Comments that keep the connection alive are no part of the answer and not recorded.
-    fn record(&mut self, piece: &[u8]) {
+    fn record(&mut self, piece: &Translated) {
         if let Some(recording) = &self.recording {
-            recording.piece(piece);
+            recording.piece(&piece.bytes);
         }
         // At its end and not after it: programs leave as soon as they have read it.
-        if piece.ends_with(sse::DONE)
+        if piece.is_end
             && let Some(recording) = self.recording.take()
         {
             recording.streamed();
@@ -127,10 +138,7 @@ impl EventBody {
     fn ended(&mut self, failure: &ApiFailure) -> Bytes {
         self.has_ended = true;
         self.recording = None;
-        let mut event = Vec::new();
-        sse::write_event(&failure.to_json(), &mut event);
-        event.extend_from_slice(sse::DONE);
-        event.into()
+        self.translation.failed(failure)
     }
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
@@ -142,13 +150,16 @@ impl EventBody {
             match event {
                 Poll::Ready(Some(JobEvent::Accepted)) => {}
                 Poll::Ready(Some(JobEvent::Piece(piece))) => {
+                    let piece = self.translation.piece(piece);
                     self.record(&piece);
-                    return Poll::Ready(Some(piece));
+                    if !piece.bytes.is_empty() {
+                        return Poll::Ready(Some(piece.bytes));
+                    }
                 }
                 Poll::Ready(Some(JobEvent::BrokeOff(piece))) => {
                     self.has_ended = true;
                     self.recording = None;
-                    return Poll::Ready(Some(piece));
+                    return Poll::Ready(Some(self.translation.piece(piece).bytes));
                 }
                 Poll::Ready(Some(JobEvent::Ended(Ok(())))) => self.has_ended = true,
                 Poll::Ready(Some(JobEvent::Ended(Err(failure)))) => {
@@ -159,7 +170,7 @@ impl EventBody {
                     if self.silence.as_mut().poll(context).is_pending() {
                         return Poll::Pending;
                     }
-                    return Poll::Ready(Some(Bytes::from_static(sse::KEEP_ALIVE)));
+                    return Poll::Ready(Some(Bytes::from_static(self.translation.keep_alive())));
                 }
             }
         }
@@ -203,7 +214,9 @@ mod tests {
             .send(JobEvent::Ended(Err(ApiFailure::provider_failed("gone"))))
             .await
             .unwrap();
-        let failure = stream(events, SECOND, SECOND, &mut None).await.unwrap_err();
+        let failure = stream(events, SECOND, SECOND, Translation::Verbatim, &mut None)
+            .await
+            .unwrap_err();
         assert_eq!(failure.status, 502);
         let response = failure_response(&failure.retry_after(7));
         assert_eq!(
@@ -217,7 +230,9 @@ mod tests {
         let (sender, events) = mpsc::channel(4);
         sender.send(JobEvent::Accepted).await.unwrap();
         let began = Instant::now();
-        let response = stream(events, 2 * SECOND, 10 * SECOND, &mut None).await.unwrap();
+        let response = stream(events, 2 * SECOND, 10 * SECOND, Translation::Verbatim, &mut None)
+            .await
+            .unwrap();
         assert_eq!(began.elapsed(), 10 * SECOND);
         assert_eq!(
             response.headers()["content-type"],
@@ -240,7 +255,12 @@ mod tests {
         let (sender, events) = mpsc::channel(4);
         sender.send(piece("data: {}\n\n")).await.unwrap();
         drop(sender);
-        let body = text(stream(events, SECOND, SECOND, &mut None).await.unwrap()).await;
+        let body = text(
+            stream(events, SECOND, SECOND, Translation::Verbatim, &mut None)
+                .await
+                .unwrap(),
+        )
+        .await;
         assert!(
             body.starts_with("data: {}\n\ndata: {\"error\"") && body.ends_with("data: [DONE]\n\n"),
             "{body}"
@@ -255,7 +275,9 @@ mod tests {
         assert_eq!(whole(events).await.unwrap(), "{}");
         let (sender, events) = mpsc::channel(4);
         sender.send(piece("data: {}\n\n")).await.unwrap();
-        let response = stream(events, SECOND, SECOND, &mut None).await.unwrap();
+        let response = stream(events, SECOND, SECOND, Translation::Verbatim, &mut None)
+            .await
+            .unwrap();
         assert!(!sender.is_closed());
         drop(response);
         assert!(sender.is_closed());

@@ -1,6 +1,7 @@
 //! Gives the answer to a repeated request again. The header is `Idempotency-Key`, as in the IETF's draft
 //! `draft-ietf-httpapi-idempotency-key-header`.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
@@ -102,7 +103,7 @@ fn replayed(answer: RememberedAnswer) -> Response {
     let fixed = [
         (
             header::CONTENT_TYPE,
-            HeaderValue::from_static(answer.head.content_type),
+            HeaderValue::from_str(&answer.head.content_type).unwrap_or(HeaderValue::from_static(JSON)),
         ),
         (REPLAYED, HeaderValue::from_static("true")),
     ];
@@ -133,24 +134,30 @@ impl Recording {
 
     /// The stream is on its way to its end.
     pub(super) fn streamed(self) {
-        self.finish(StatusCode::OK.as_u16(), EVENT_STREAM);
+        self.passed(EVENT_STREAM.into());
+    }
+
+    /// All pieces of an answer of some other type are on their way.
+    pub(super) fn passed(self, content_type: Cow<'static, str>) {
+        self.finish(StatusCode::OK.as_u16(), content_type);
     }
 
     /// A whole answer was made.
     pub(super) fn whole(self, json: &[u8]) {
         self.piece(json);
-        self.finish(StatusCode::OK.as_u16(), JSON);
+        self.passed(JSON.into());
     }
 
-    /// There is no answer. What an engine would only say again is remembered; otherwise a repetition may do better.
-    pub(super) fn failed(self, failure: &ApiFailure) {
+    /// There is no answer. What an engine would only say again is remembered, in the words that the program got;
+    /// otherwise a repetition may do better.
+    pub(super) fn failed(self, failure: &ApiFailure, words: &str) {
         if failure.is_final() {
-            self.piece(failure.to_json().as_bytes());
-            self.finish(failure.status, JSON);
+            self.piece(words.as_bytes());
+            self.finish(failure.status, JSON.into());
         }
     }
 
-    fn finish(mut self, status: u16, content_type: &'static str) {
+    fn finish(mut self, status: u16, content_type: Cow<'static, str>) {
         self.is_finished = true;
         let head = AnswerHead {
             status,

@@ -20,6 +20,8 @@ use crate::wallet::random_bytes;
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Milliseconds until the answer began.
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
+/// Where Anthropic's clients send their key.
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Asks whether a page on the internet may call a private address (Private Network Access).
 const PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
@@ -94,7 +96,7 @@ pub(super) async fn keep_pages_out(
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("x-request-id, openai-processing-ms, retry-after, idempotency-replayed"),
+        HeaderValue::from_static("x-request-id, request-id, openai-processing-ms, retry-after, x-should-retry, idempotency-replayed"),
     );
     response
 }
@@ -133,10 +135,12 @@ pub(super) async fn ask_for_key(State(proxy): State<Arc<Proxy>>, request: Reques
     failure_response(&ApiFailure::unauthorized())
 }
 
-/// The key that a program shows.
+/// The key that a program shows: as OpenAI's clients do, or as Anthropic's.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
-    let (scheme, key) = value.split_at_checked(7)?;
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return headers.get(API_KEY).map(|key| key.as_bytes().trim_ascii());
+    };
+    let (scheme, key) = value.as_bytes().split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
 }
 
@@ -158,5 +162,10 @@ mod tests {
             assert_eq!(bearer(&headers), expected.map(str::as_bytes), "{value}");
         }
         assert_eq!(bearer(&HeaderMap::new()), None);
+        let mut headers = HeaderMap::new();
+        headers.insert(API_KEY, HeaderValue::from_static("key"));
+        assert_eq!(bearer(&headers), Some(&b"key"[..]));
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Basic x"));
+        assert_eq!(bearer(&headers), None);
     }
 }

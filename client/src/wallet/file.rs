@@ -1,8 +1,8 @@
 //! `wallet.json`: the channels that are open, and those being opened. For its owner's eyes only, since whoever has
 //! a ticket and the key can spend what it holds.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use gristmill_protocol::coordinator_api::OpenChannelRequest;
@@ -11,6 +11,8 @@ use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::ids::ChannelId;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::private_file;
 
 /// The version of the file that is written.
 const VERSION: u32 = 1;
@@ -145,55 +147,9 @@ pub(crate) fn save(path: &Path, content: &WalletContent) -> Result<(), WalletFil
 }
 
 fn write_synced(path: &Path, content: &WalletContent) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    private::folder(&mut DirBuilder::new())
-        .recursive(true)
-        .create(folder)?;
-    let temporary = path.with_extension("json.new");
-    // Left by a process that was killed; its permissions may be anything.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = private::file(OpenOptions::new().write(true).create_new(true)).open(&temporary)?;
-    file.write_all(&serde_json::to_vec_pretty(content)?)?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    if cfg!(unix) {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
-}
-
-/// What keeps files from others, by system.
-mod private {
-    use std::fs::{DirBuilder, OpenOptions};
-
-    #[cfg(unix)]
-    pub(super) fn file(options: &mut OpenOptions) -> &mut OpenOptions {
-        std::os::unix::fs::OpenOptionsExt::mode(options, 0o600)
-    }
-
-    #[cfg(unix)]
-    pub(super) fn folder(builder: &mut DirBuilder) -> &mut DirBuilder {
-        std::os::unix::fs::DirBuilderExt::mode(builder, 0o700)
-    }
-
-    /// A folder in a user's profile is that user's.
-    #[cfg(not(unix))]
-    pub(super) fn file(options: &mut OpenOptions) -> &mut OpenOptions {
-        options
-    }
-
-    /// See [`file`].
-    #[cfg(not(unix))]
-    pub(super) fn folder(builder: &mut DirBuilder) -> &mut DirBuilder {
-        builder
-    }
+    let mut bytes = serde_json::to_vec_pretty(content)?;
+    bytes.push(b'\n');
+    private_file::write(path, &bytes)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod harness;
 mod idempotency;
 mod lifecycle;
 mod misbehaviour;
+mod page;
 mod payment;
 mod privacy;
 mod provider;

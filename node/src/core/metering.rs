@@ -4,7 +4,7 @@
 //! engines count such tokens too (image parts of a prompt, reasoning that an upstream keeps to itself): these can't
 //! be charged for, since nobody could check them.
 
-use gristmill_protocol::content::{OUTPUT_TOKENS_WITHOUT_TEXT_MAX, input_tokens_max, text_bytes};
+use gristmill_protocol::content::{text_bytes, tokens_max};
 use gristmill_protocol::job::JobKind;
 use gristmill_protocol::usage::{Unit, Usage};
 
@@ -48,13 +48,13 @@ impl PlausibleMeter {
     }
 
     fn most(&self, unit: Unit) -> u64 {
-        match (unit, self.kind) {
-            (Unit::InputToken, _) => input_tokens_max(self.body_bytes),
-            (Unit::OutputToken, JobKind::Embeddings) => 0,
-            (Unit::OutputToken, _) => self.text_bytes.saturating_add(OUTPUT_TOKENS_WITHOUT_TEXT_MAX),
-            (Unit::ByteIn, _) => self.body_bytes,
-            (Unit::ByteOut, _) => self.payload_bytes,
-            (Unit::GpuMillisecond, _) => u64::MAX,
+        let (input_tokens, output_tokens) = tokens_max(self.kind, self.body_bytes, self.text_bytes);
+        match unit {
+            Unit::InputToken => input_tokens,
+            Unit::OutputToken => output_tokens,
+            Unit::ByteIn => self.body_bytes,
+            Unit::ByteOut => self.payload_bytes,
+            Unit::GpuMillisecond => u64::MAX,
         }
     }
 }
@@ -92,6 +92,20 @@ mod tests {
             embeddings.after_message(b"{}", &Usage::tokens(5, 5)),
             Usage::tokens(5, 0)
         );
+    }
+
+    #[test]
+    fn what_is_passed_through_is_counted_in_bytes_and_time() {
+        let mut meter = PlausibleMeter::new(JobKind::ImageGenerations, 10);
+        let claimed = Usage::tokens(5, 5)
+            .with(Unit::ByteIn, 99)
+            .with(Unit::ByteOut, 99)
+            .with(Unit::GpuMillisecond, 700);
+        let expected = Usage::new()
+            .with(Unit::ByteIn, 10)
+            .with(Unit::ByteOut, 2)
+            .with(Unit::GpuMillisecond, 700);
+        assert_eq!(meter.after_message(b"{}", &claimed), expected);
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use gristmill_node::engine::chat::ChatEngine;
 use gristmill_node::engine::model_files::{LoadError, ModelFiles, ModelSource};
 use gristmill_node::engine::{Engine, EngineOutput};
 use gristmill_protocol::job::JobKind;
+use gristmill_protocol::listing::Capability;
 use gristmill_protocol::usage::{Unit, Usage};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -52,8 +53,8 @@ async fn the_offer_says_what_the_files_are() {
     let folder = tempfile::tempdir().unwrap();
     tiny_models::write_folder(folder.path(), Family::Qwen2, SEED, DType::BF16, 2);
     let engine = ChatEngine::from_files(&ModelFiles::open(folder.path()).unwrap(), None).unwrap();
-    let [model] = &engine.models()[..] else {
-        panic!("one model")
+    let [model, raw] = &engine.models()[..] else {
+        panic!("one model, for two kinds of jobs")
     };
     assert_eq!(model.name, folder.path().file_name().unwrap().to_str().unwrap());
     assert_eq!(
@@ -61,7 +62,26 @@ async fn the_offer_says_what_the_files_are() {
         (JobKind::ChatCompletions, "bf16")
     );
     assert_eq!(model.context_length as usize, CONTEXT);
-    assert!(model.capabilities.is_empty());
+    let of_all = [
+        Capability::Logprobs,
+        Capability::ManyChoices,
+        Capability::LogitBias,
+        Capability::Seed,
+    ];
+    // Its template, ChatML, shows no tools.
+    let of_chat = [
+        Capability::Continuation,
+        Capability::StructuredOutput,
+        Capability::StrictSchema,
+    ];
+    assert_eq!(model.capabilities, [&of_all[..], &of_chat].concat());
+    // It has no tokens that lay out a gap, so there is no suffix.
+    let of_text = [Capability::TokenInput, Capability::Echo];
+    assert_eq!(raw.capabilities, [&of_all[..], &of_text].concat());
+    assert_eq!(
+        (raw.kind, raw.name.as_str(), raw.weights_digest),
+        (JobKind::Completions, model.name.as_str(), model.weights_digest)
+    );
     let mut hasher = blake3::Hasher::new();
     for part in [
         "model-00001-of-00002.safetensors",
@@ -76,8 +96,8 @@ async fn the_offer_says_what_the_files_are() {
         ..GgufOptions::default()
     };
     let gguf = tiny_models::write_gguf(folder.path(), Family::Llama, SEED, options);
-    let [model] = &load_chat(&gguf).models()[..] else {
-        panic!("one model")
+    let [model, _raw] = &load_chat(&gguf).models()[..] else {
+        panic!("one model, for two kinds of jobs")
     };
     assert_eq!(
         (model.name.as_str(), model.quantization.as_str()),
@@ -234,8 +254,9 @@ async fn a_prompt_that_does_not_fit_is_refused_and_an_answer_that_does_not_is_cu
 async fn what_can_not_be_honoured_is_refused_by_name() {
     let engine = tiny_chat(Family::Llama);
     for (field, value) in [
-        ("n", json!(2)),
-        ("tools", json!([{"type": "function"}])),
+        ("n", json!(129)),
+        ("tools", json!([{"type": "function", "function": {"name": "f"}}])),
+        ("audio", json!({"voice": "x"})),
         ("temperature", json!(9)),
     ] {
         let mut fields = json!({});

@@ -10,13 +10,14 @@ use crate::asking::{ask, question};
 #[tokio::test]
 async fn the_guide_answers_what_gristmill_is_in_words() {
     let engine = guide::load().unwrap();
-    let [model] = &engine.models()[..] else {
-        panic!("one model")
+    let [model, raw] = &engine.models()[..] else {
+        panic!("one model, for two kinds of jobs")
     };
     assert_eq!(
         (model.name.as_str(), model.kind),
         (guide::GUIDE_MODEL, JobKind::ChatCompletions)
     );
+    assert_eq!((&raw.name, raw.kind), (&model.name, JobKind::Completions));
     assert!(model.context_length >= 256 && model.weights_digest.is_some());
     let mut request = question("What is Gristmill?", json!({}));
     request.model = guide::GUIDE_MODEL.to_owned();

@@ -172,6 +172,12 @@ impl ConsumerSession {
         self.deadline_ms
     }
 
+    /// What was received so far and found plausible.
+    #[must_use]
+    pub const fn meter(&self) -> &Usage {
+        &self.meter
+    }
+
     /// Whether the session is over.
     #[must_use]
     pub fn has_ended(&self) -> bool {

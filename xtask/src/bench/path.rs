@@ -1,18 +1,15 @@
 //! What the market adds to a request: the same instant upstream called directly, and through proxy, QUIC job
 //! stream, admission and vouchers, in turn, with the roles as processes of their own.
 
-mod roles;
-mod upstream;
+use std::time::Duration;
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, ensure};
 use clap::Args;
-use futures::StreamExt;
 use serde_json::{Value, json};
 
-use self::roles::Roles;
+use super::load::{self, Mode, Target, first_token_ms, requests_per_second};
 use super::report::{median, print, quantile};
+use super::roles::{More, Roles};
+use super::upstream;
 
 /// How much is measured.
 #[derive(Debug, Args)]
@@ -27,17 +24,15 @@ pub(crate) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let upstream = upstream::start().await?;
-    let roles = Roles::start(&upstream).await?;
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(30))
-        .build()?;
-    let direct_url = format!("{upstream}/v1/chat/completions");
-    let market_url = format!("{}/v1/chat/completions", roles.client_url());
+    let roles = Roles::start(&upstream, More::default()).await?;
+    let client = load::client()?;
+    let straight_to = Target::new("direct", &upstream);
+    let through_market = Target::new("market", roles.client_url());
 
     let (mut direct, mut market) = (Vec::new(), Vec::new());
     for round in 0..arguments.requests + 100 {
-        let straight = first_token_ms(&client, &direct_url).await?;
-        let through = first_token_ms(&client, &market_url).await?;
+        let straight = first_token_ms(&client, &straight_to).await?;
+        let through = first_token_ms(&client, &through_market).await?;
         // The first hundred warm both up: connections, channel, caches.
         if round >= 100 {
             direct.push(straight);
@@ -52,8 +47,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut throughput = Vec::new();
     for concurrency in [1, 10, 100] {
         let limit = Duration::from_secs(arguments.seconds);
-        let straight = requests_per_second(&client, &direct_url, concurrency, limit).await?;
-        let through = requests_per_second(&client, &market_url, concurrency, limit).await?;
+        let straight = requests_per_second(&client, &straight_to, Mode::Streamed, concurrency, limit).await?;
+        let through =
+            requests_per_second(&client, &through_market, Mode::Streamed, concurrency, limit).await?;
         throughput.push((concurrency, straight, through));
     }
     let memory = roles.resident_mebibytes();
@@ -120,60 +116,4 @@ fn tell(
                 .collect::<serde_json::Map<String, Value>>(),
         }),
     );
-}
-
-fn body() -> Value {
-    json!({
-        "model": upstream::MODEL,
-        "stream": true,
-        "max_tokens": 16,
-        "messages": [{ "role": "user", "content": "Say something short." }],
-    })
-}
-
-/// Milliseconds from sending a request to the first byte of text of its answer. The rest is read too.
-async fn first_token_ms(client: &reqwest::Client, url: &str) -> anyhow::Result<f64> {
-    let started = Instant::now();
-    let answer = client.post(url).json(&body()).send().await?;
-    ensure!(
-        answer.status().is_success(),
-        "{url} answered {}: {}",
-        answer.status(),
-        answer.text().await?
-    );
-    let mut events = answer.bytes_stream();
-    let mut first = None;
-    let mut seen = Vec::new();
-    while let Some(bytes) = events.next().await {
-        seen.extend_from_slice(&bytes?);
-        if first.is_none() && contains(&seen, br#""content":""#) {
-            first = Some(started.elapsed());
-        }
-    }
-    ensure!(contains(&seen, b"[DONE]"), "the answer of {url} broke off");
-    Ok(first.context("there was no token")?.as_secs_f64() * 1_000.0)
-}
-
-fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
-    bytes.windows(wanted.len()).any(|window| window == wanted)
-}
-
-async fn requests_per_second(
-    client: &reqwest::Client,
-    url: &str,
-    concurrency: usize,
-    limit: Duration,
-) -> anyhow::Result<f64> {
-    let started = Instant::now();
-    let workers = (0..concurrency).map(|_| async {
-        let mut done = 0u32;
-        while started.elapsed() < limit {
-            first_token_ms(client, url).await?;
-            done += 1;
-        }
-        anyhow::Ok(done)
-    });
-    let done = futures::future::try_join_all(workers).await?;
-    let total: u32 = done.into_iter().sum();
-    Ok(f64::from(total) / started.elapsed().as_secs_f64())
 }

@@ -9,17 +9,17 @@ use anyhow::{Context, bail};
 
 /// The repository, and the folder for what the tests install.
 #[derive(Debug)]
-pub(super) struct Workplace {
+pub(crate) struct Workplace {
     /// The root of the repository.
-    pub(super) root: PathBuf,
+    pub(crate) root: PathBuf,
     /// What the tests install and write: below the target folder, so that `cargo clean` removes it.
-    pub(super) folder: PathBuf,
+    pub(crate) folder: PathBuf,
     target: PathBuf,
 }
 
 impl Workplace {
     /// Finds the repository and makes the folder.
-    pub(super) fn find() -> anyhow::Result<Self> {
+    pub(crate) fn find() -> anyhow::Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .context("xtask has no parent folder")?
@@ -33,21 +33,21 @@ impl Workplace {
     }
 
     /// The `gristmill` program of the dev build.
-    pub(super) fn program(&self) -> PathBuf {
+    pub(crate) fn program(&self) -> PathBuf {
         self.target
             .join("debug")
             .join(format!("gristmill{}", env::consts::EXE_SUFFIX))
     }
 
     /// A command in the root of the repository.
-    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root);
         command
     }
 
     /// Cargo in the root of the repository.
-    pub(super) fn cargo(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(arguments);
         command
@@ -55,7 +55,7 @@ impl Workplace {
 
     /// A Python of a virtual environment with the packages that the real-client tests name, made where it is not
     /// there or they name others by now.
-    pub(super) fn python(&self, scripts: &Path) -> anyhow::Result<PathBuf> {
+    pub(crate) fn python(&self, scripts: &Path) -> anyhow::Result<PathBuf> {
         let requirements = [
             (scripts.join("requirements.txt"), None),
             (
@@ -88,7 +88,7 @@ impl Workplace {
     }
 
     /// A folder with the scripts of the real-client tests and their npm packages installed.
-    pub(super) fn node_packages(&self, scripts: &Path) -> anyhow::Result<PathBuf> {
+    pub(crate) fn node_packages(&self, scripts: &Path) -> anyhow::Result<PathBuf> {
         let folder = self.folder.join("node");
         std::fs::create_dir_all(&folder)?;
         for entry in std::fs::read_dir(scripts)? {
@@ -121,7 +121,7 @@ impl Workplace {
     }
 
     /// A program of a crate, installed into the folder of the tests where it is not there.
-    pub(super) fn installed_crate(&self, name: &str) -> anyhow::Result<PathBuf> {
+    pub(crate) fn installed_crate(&self, name: &str) -> anyhow::Result<PathBuf> {
         let root = self.folder.join("tools");
         let program = root
             .join("bin")
@@ -140,7 +140,7 @@ impl Workplace {
 }
 
 /// Runs a command to its end and fails where it failed.
-pub(super) fn succeed(command: &mut Command) -> anyhow::Result<()> {
+pub(crate) fn succeed(command: &mut Command) -> anyhow::Result<()> {
     let shown = format!("{command:?}").replace('"', "");
     let status = command
         .status()
@@ -152,7 +152,7 @@ pub(super) fn succeed(command: &mut Command) -> anyhow::Result<()> {
 }
 
 /// Runs a command to its end and gives what it printed.
-pub(super) fn output(command: &mut Command) -> anyhow::Result<String> {
+pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     let shown = format!("{command:?}").replace('"', "");
     let output = command
         .output()

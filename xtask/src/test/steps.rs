@@ -3,13 +3,22 @@
 use anyhow::bail;
 
 use super::environment::{Workplace, output, succeed};
-use super::postgres;
+use super::{clients, postgres};
 
 /// One step.
 pub(super) struct Step {
     pub(super) name: &'static str,
     pub(super) purpose: &'static str,
-    pub(super) run: fn(&Workplace) -> anyhow::Result<()>,
+    pub(super) run: fn(&Workplace, Thoroughness) -> anyhow::Result<()>,
+}
+
+/// How much of a step is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Thoroughness {
+    /// What a developer waits for.
+    Quick,
+    /// All there is: in CI, and where the step was named.
+    Everything,
 }
 
 /// What the workspace is checked with beyond its default features.
@@ -58,17 +67,22 @@ pub(super) const STEPS: &[Step] = &[
         run: real_clients,
     },
     Step {
+        name: "clients",
+        purpose: "real programs' clients, each in its own environment; the quick ones unless named or in CI",
+        run: real_programs,
+    },
+    Step {
         name: "deny",
         purpose: "licences, bans, sources and advisories of dependencies",
         run: deny,
     },
 ];
 
-fn format(workplace: &Workplace) -> anyhow::Result<()> {
+fn format(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
     succeed(&mut workplace.cargo(&["fmt", "--all", "--check"]))
 }
 
-fn purity(workplace: &Workplace) -> anyhow::Result<()> {
+fn purity(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
     for (package, arguments) in [
         ("gristmill-protocol", &[][..]),
         ("gristmill-ledger", &["--no-default-features"][..]),
@@ -104,7 +118,7 @@ fn purity(workplace: &Workplace) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn lint(workplace: &Workplace) -> anyhow::Result<()> {
+fn lint(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
     let arguments = [
         "clippy",
         "--quiet",
@@ -117,12 +131,12 @@ fn lint(workplace: &Workplace) -> anyhow::Result<()> {
     succeed(workplace.cargo(&arguments).args(["-D", "warnings"]))
 }
 
-fn build(workplace: &Workplace) -> anyhow::Result<()> {
+fn build(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
     // With the features of the tests, so that nothing is built twice.
     succeed(&mut workplace.cargo(&["build", "--quiet", "--workspace", "--features", FEATURES]))
 }
 
-fn test(workplace: &Workplace) -> anyhow::Result<()> {
+fn test(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
     let python = workplace.python(&real_client_scripts(workplace))?;
     let server = postgres::start(workplace)?;
     let mut test = workplace.cargo(&[
@@ -140,7 +154,7 @@ fn test(workplace: &Workplace) -> anyhow::Result<()> {
     succeed(&mut test)
 }
 
-fn document(workplace: &Workplace) -> anyhow::Result<()> {
+fn document(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
     succeed(&mut workplace.cargo(&["test", "--quiet", "--workspace", "--doc", "--features", FEATURES]))?;
     let mut document = workplace.cargo(&[
         "doc",
@@ -153,7 +167,7 @@ fn document(workplace: &Workplace) -> anyhow::Result<()> {
     succeed(document.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-fn demo(workplace: &Workplace) -> anyhow::Result<()> {
+fn demo(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
     let story = output(
         workplace
             .command(workplace.program())
@@ -182,7 +196,7 @@ fn real_client_scripts(workplace: &Workplace) -> std::path::PathBuf {
     workplace.root.join("xtask/real_clients")
 }
 
-fn real_clients(workplace: &Workplace) -> anyhow::Result<()> {
+fn real_clients(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
     let scripts = real_client_scripts(workplace);
     let python = workplace.python(&scripts)?;
     let node_folder = workplace.node_packages(&scripts)?;
@@ -190,13 +204,25 @@ fn real_clients(workplace: &Workplace) -> anyhow::Result<()> {
     tests
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5"])
         .arg(&scripts)
+        .arg("--ignore")
+        .arg(scripts.join("clients"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("GRISTMILL_PROGRAM", workplace.program())
         .env("GRISTMILL_NODE_FOLDER", node_folder);
     succeed(&mut tests)
 }
 
-fn deny(workplace: &Workplace) -> anyhow::Result<()> {
+fn real_programs(workplace: &Workplace, thoroughness: Thoroughness) -> anyhow::Result<()> {
+    // Named alone, it finds the program that was built last, or none.
+    build(workplace, thoroughness)?;
+    clients::run(
+        workplace,
+        &real_client_scripts(workplace),
+        thoroughness == Thoroughness::Everything,
+    )
+}
+
+fn deny(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
     let program = workplace.installed_crate("cargo-deny")?;
     succeed(
         workplace

@@ -1,4 +1,4 @@
-//! Looks for image parts in a message without keeping any of it.
+//! Looks for image and audio parts in a message without keeping any of it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,20 +6,28 @@ use std::fmt;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// Whether a message has an image part. What is no message of a known shape has none: engines judge those.
-pub(super) fn has_image(message: &str) -> bool {
-    let message = serde_json::from_str::<Message>(message);
-    message.is_ok_and(|message| message.content.is_some_and(|content| content.has_image))
+/// What a message has beside text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Parts {
+    pub(super) has_image: bool,
+    pub(super) has_audio: bool,
+}
+
+impl Parts {
+    /// Of a message. What is no message of a known shape has none: engines judge those.
+    pub(super) fn of(message: &str) -> Self {
+        let message = serde_json::from_str::<Message>(message);
+        message
+            .ok()
+            .and_then(|message| message.content)
+            .unwrap_or_default()
+    }
 }
 
 #[derive(Deserialize)]
 struct Message {
     #[serde(default)]
-    content: Option<Content>,
-}
-
-struct Content {
-    has_image: bool,
+    content: Option<Parts>,
 }
 
 #[derive(Deserialize)]
@@ -28,40 +36,40 @@ struct Part<'a> {
     r#type: Option<Cow<'a, str>>,
 }
 
-impl<'de> Deserialize<'de> for Content {
+impl<'de> Deserialize<'de> for Parts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let has_image = deserializer.deserialize_any(PartsVisitor)?;
-        Ok(Self { has_image })
+        deserializer.deserialize_any(PartsVisitor)
     }
 }
 
 struct PartsVisitor;
 
 impl<'de> Visitor<'de> for PartsVisitor {
-    type Value = bool;
+    type Value = Parts;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a text or a list of parts")
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<bool, E> {
-        Ok(false)
+    fn visit_str<E>(self, _: &str) -> Result<Parts, E> {
+        Ok(Parts::default())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<bool, A::Error> {
-        let mut has_image = false;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Parts, A::Error> {
+        let mut found = Parts::default();
         while let Some(part) = parts.next_element::<Part<'de>>()? {
-            has_image |= matches!(
-                part.r#type.as_deref(),
-                Some("image_url" | "input_image" | "image")
-            );
+            match part.r#type.as_deref() {
+                Some("image_url" | "input_image" | "image") => found.has_image = true,
+                Some("input_audio" | "audio_url") => found.has_audio = true,
+                _ => {}
+            }
         }
-        Ok(has_image)
+        Ok(found)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<bool, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Parts, A::Error> {
         while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(false)
+        Ok(Parts::default())
     }
 }
 
@@ -85,7 +93,9 @@ mod tests {
             (r#"{"content":{"type":"image_url"}}"#, false),
             ("5", false),
         ] {
-            assert_eq!(has_image(message), expected, "{message}");
+            assert_eq!(Parts::of(message).has_image, expected, "{message}");
         }
+        let audio = Parts::of(r#"{"content":[{"type":"input_audio","input_audio":{"data":""}}]}"#);
+        assert!(audio.has_audio && !audio.has_image);
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Detokenizer<'t> {
     whole: usize,
     /// How many bytes of the window's text have come out.
     out: usize,
+    /// Whether the last token ended within a character.
+    is_within_character: bool,
 }
 
 impl<'t> Detokenizer<'t> {
@@ -31,7 +33,13 @@ impl<'t> Detokenizer<'t> {
             window: Vec::new(),
             whole: 0,
             out: 0,
+            is_within_character: false,
         }
+    }
+
+    /// Whether the text of all tokens has come out.
+    pub(super) const fn is_all_out(&self) -> bool {
+        !self.is_within_character
     }
 
     /// The text that a token completes; empty where it ends within a character.
@@ -43,7 +51,8 @@ impl<'t> Detokenizer<'t> {
         let text = self.tokenizer.decode(&self.window, true)?;
         let certain = certain_length(&text);
         let piece = self.take(&text, certain);
-        if certain == text.len() {
+        self.is_within_character = certain < text.len();
+        if !self.is_within_character {
             self.forget_what_is_out()?;
         }
         Ok(piece)
@@ -56,6 +65,7 @@ impl<'t> Detokenizer<'t> {
         self.window.clear();
         self.whole = 0;
         self.out = 0;
+        self.is_within_character = false;
         Ok(piece)
     }
 

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// How tokens are chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Sampling {
     /// Zero takes the likeliest token always.
     pub(super) temperature: f64,
@@ -16,6 +16,8 @@ pub(super) struct Sampling {
     pub(super) frequency_penalty: f64,
     /// Taken from a token's logit once it was written.
     pub(super) presence_penalty: f64,
+    /// Added to the logits of tokens.
+    pub(super) bias: Vec<(u32, f32)>,
 }
 
 /// The logits hold nothing to choose from.
@@ -39,24 +41,39 @@ impl Sampler {
         }
     }
 
-    /// Chooses the next token, and remembers it for the penalties.
+    /// Which token would come next, were it chosen now. Choosing again without [recording](Self::record) chooses
+    /// the same.
     ///
     /// # Errors
     /// [`NothingToChoose`] where no logit is a number.
-    pub(super) fn choose(&mut self, mut logits: Vec<f32>) -> Result<u32, NothingToChoose> {
+    pub(super) fn choose(&self, mut logits: Vec<f32>) -> Result<u32, NothingToChoose> {
         self.penalize(&mut logits);
         let likeliest = likeliest(&logits).ok_or(NothingToChoose)?;
-        let token = if self.sampling.temperature <= 0.0 {
-            likeliest
-        } else {
-            self.draw(&logits, likeliest)
-        };
+        if self.is_greedy() {
+            return Ok(likeliest);
+        }
+        Ok(self.draw(&logits, likeliest))
+    }
+
+    /// Goes on to the next token: remembers this one for the penalties, and uses its share of randomness up.
+    pub(super) fn record(&mut self, token: u32) {
+        if !self.is_greedy() {
+            self.random.next_u64();
+        }
         *self.written.entry(token).or_insert(0) += 1;
-        Ok(token)
+    }
+
+    fn is_greedy(&self) -> bool {
+        self.sampling.temperature <= 0.0
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "logits are of single precision")]
     fn penalize(&self, logits: &mut [f32]) {
+        for (token, bias) in &self.sampling.bias {
+            if let Some(logit) = logits.get_mut(*token as usize) {
+                *logit += bias;
+            }
+        }
         let Sampling {
             frequency_penalty,
             presence_penalty,
@@ -72,7 +89,7 @@ impl Sampler {
         }
     }
 
-    fn draw(&mut self, logits: &[f32], likeliest: u32) -> u32 {
+    fn draw(&self, logits: &[f32], likeliest: u32) -> u32 {
         let top = f64::from(logits[likeliest as usize]);
         let weight = |logit: f32| {
             if logit.is_nan() {
@@ -85,7 +102,7 @@ impl Sampler {
         let all = (0u32..).zip(logits.iter().map(|logit| weight(*logit)));
         // 53 random bits are the fraction of a double.
         let point = |random: u64| (random >> 11) as f64 / (1u64 << 53) as f64;
-        let point = point(self.random.next_u64());
+        let point = point(self.random.clone().next_u64());
         if self.sampling.top_p >= 1.0 {
             return pick(all, point * total).unwrap_or(likeliest);
         }
@@ -157,17 +174,25 @@ mod tests {
         top_p: 1.0,
         frequency_penalty: 0.0,
         presence_penalty: 0.0,
+        bias: Vec::new(),
     };
     const PLAIN: Sampling = Sampling {
         temperature: 1.0,
-        ..GREEDY
+        top_p: 1.0,
+        frequency_penalty: 0.0,
+        presence_penalty: 0.0,
+        bias: Vec::new(),
     };
 
     fn draws(sampling: Sampling, logits: &[f32], seed: u64, count: usize) -> Vec<u32> {
         let mut sampler = Sampler::new(sampling, seed);
-        (0..count)
-            .map(|_| sampler.choose(logits.to_vec()).unwrap())
-            .collect()
+        let mut draw = || {
+            let token = sampler.choose(logits.to_vec()).unwrap();
+            assert_eq!(sampler.choose(logits.to_vec()).unwrap(), token);
+            sampler.record(token);
+            token
+        };
+        (0..count).map(|_| draw()).collect()
     }
 
     #[test]
@@ -235,6 +260,21 @@ mod tests {
         assert_eq!(draws(frequency, &[1.0, 0.5], 1, 5), [0, 0, 1, 0, 1]);
     }
 
+    #[test]
+    fn biases_push_and_ban_tokens() {
+        let biased = |bias: f32| Sampling {
+            bias: vec![(0, bias), (9, 1.0)],
+            ..GREEDY
+        };
+        assert_eq!(draws(biased(0.4), &[1.0, 1.5], 1, 1), [1]);
+        assert_eq!(draws(biased(0.6), &[1.0, 1.5], 1, 1), [0]);
+        let banned = Sampling {
+            temperature: 1.0,
+            ..biased(-100.0)
+        };
+        assert_eq!(draws(banned, &[1.0, 1.5], 1, 50), [1; 50]);
+    }
+
     proptest! {
         #[test]
         fn every_choice_is_a_token_and_seeds_repeat(
@@ -244,7 +284,7 @@ mod tests {
             seed: u64,
         ) {
             let sampling = Sampling { temperature, top_p, ..GREEDY };
-            let first = draws(sampling, &logits, seed, 20);
+            let first = draws(sampling.clone(), &logits, seed, 20);
             prop_assert!(first.iter().all(|token| (*token as usize) < logits.len()));
             prop_assert_eq!(first, draws(sampling, &logits, seed, 20));
         }

@@ -16,6 +16,8 @@ pub(super) struct Scanned {
 pub(super) struct StopScanner {
     stops: Vec<String>,
     held: String,
+    /// How many bytes at the beginning of what is held are out already.
+    out: usize,
 }
 
 impl StopScanner {
@@ -26,7 +28,17 @@ impl StopScanner {
         Self {
             stops,
             held: String::new(),
+            out: 0,
         }
+    }
+
+    /// Begins after a text that is out already: a stop string may begin in it, and what is out does not come again.
+    pub(super) fn go_on_after(&mut self, text: &str) {
+        let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
+        let start = text.ceil_char_boundary(text.len().saturating_sub(longest));
+        self.held = text[start..].to_owned();
+        self.held = self.held.split_off(self.safe_length());
+        self.out = self.held.len();
     }
 
     /// Takes a piece of text in.
@@ -40,23 +52,36 @@ impl StopScanner {
         for character in piece.chars() {
             self.held.push(character);
             if let Some(stop) = self.stops.iter().find(|stop| self.held.ends_with(stop.as_str())) {
-                self.held.truncate(self.held.len() - stop.len());
+                let end = self.held.len() - stop.len();
                 return Scanned {
-                    text: std::mem::take(&mut self.held),
+                    text: self.let_out(end),
                     stopped: true,
                 };
             }
         }
-        let kept = self.held.split_off(self.safe_length());
         Scanned {
-            text: std::mem::replace(&mut self.held, kept),
+            text: self.let_out(self.safe_length()),
             stopped: false,
         }
     }
 
     /// What was held back, where the text ended by itself.
     pub(super) fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
+        self.let_out(self.held.len())
+    }
+
+    /// Whether nothing is held back.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// The held text up to there, but for what is out already.
+    fn let_out(&mut self, end: usize) -> String {
+        let kept = self.held.split_off(end);
+        let text = std::mem::replace(&mut self.held, kept);
+        let skipped = self.out.min(text.len());
+        self.out -= skipped;
+        text[skipped..].to_owned()
     }
 
     /// How much of the held text is no beginning of a stop string.
@@ -146,6 +171,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn going_on_after_a_text_is_as_if_it_had_been_read(
+            before in "[abc→]{0,12}",
+            after in "[abc→]{0,12}",
+            stops in prop::collection::vec("[abc→]{1,4}", 0..4),
+        ) {
+            let mut whole = StopScanner::new(stops.clone());
+            let read = whole.push(&before);
+            prop_assume!(!read.stopped);
+            let held = whole.finish();
+            let out = format!("{}{held}", read.text);
+            let mut scanner = StopScanner::new(stops.clone());
+            scanner.go_on_after(&before);
+            let scanned = scanner.push(&after);
+            let rest = if scanned.stopped { scanned.text.clone() } else { format!("{}{}", scanned.text, scanner.finish()) };
+            let (expected, stopped) = cut(&format!("{before}{after}"), &stops);
+            prop_assert_eq!(scanned.stopped, stopped);
+            // What was out before a stop string was complete stays out.
+            prop_assert_eq!(rest, expected.strip_prefix(&out).unwrap_or(""));
+        }
+
         #[test]
         fn how_text_is_cut_makes_no_difference(
             text in "[abc→]{0,30}",

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::civil_time;
-use super::request::Message;
+use super::messages::Message;
 use crate::engine::EngineError;
 use crate::engine::refusal::invalid_request;
 
@@ -21,6 +21,18 @@ pub(super) struct ChatTemplate {
     environment: Environment<'static>,
     bos_token: String,
     eos_token: String,
+}
+
+/// What a template is to render.
+#[derive(Clone, Copy)]
+pub(super) struct Conversation<'a> {
+    pub(super) messages: &'a [Message],
+    /// The definitions of the tools that may be called.
+    pub(super) tools: &'a [Value],
+    /// Extra variables.
+    pub(super) arguments: &'a Map<String, Value>,
+    /// Whether the assistant's turn begins at the end.
+    pub(super) opens_turn: bool,
 }
 
 impl ChatTemplate {
@@ -43,24 +55,21 @@ impl ChatTemplate {
         })
     }
 
-    /// The prompt after which the model writes its answer. `now_s` is Unix time, for templates that tell the date.
+    /// The prompt after which the model writes its answer.
     ///
     /// # Errors
     /// A 400 with the template's own words where it refuses the messages.
-    pub(super) fn render(
-        &self,
-        messages: &[Message],
-        arguments: &Map<String, Value>,
-        now_s: u64,
-    ) -> Result<String, EngineError> {
-        let no_tools: Option<Value> = None;
+    pub(super) fn render(&self, conversation: &Conversation<'_>, now_s: u64) -> Result<String, EngineError> {
+        let none: Option<Value> = None;
+        // Templates ask whether there are tools at all, and an empty list is none.
+        let tools = (!conversation.tools.is_empty()).then_some(conversation.tools);
         let own = context! {
-            messages => messages,
-            add_generation_prompt => true,
+            messages => conversation.messages,
+            add_generation_prompt => conversation.opens_turn,
             bos_token => self.bos_token,
             eos_token => self.eos_token,
-            tools => no_tools,
-            documents => no_tools,
+            tools => tools,
+            documents => none,
             strftime_now => TemplateValue::from_function(move |format: String| {
                 civil_time::format(&format, now_s).ok_or_else(|| {
                     Error::new(ErrorKind::InvalidOperation, format!("strftime_now does not know '{format}'"))
@@ -68,7 +77,7 @@ impl ChatTemplate {
             }),
         };
         // What a program passes along never replaces what the engine says.
-        let whole = context! { ..own, ..TemplateValue::from_serialize(arguments) };
+        let whole = context! { ..own, ..TemplateValue::from_serialize(conversation.arguments) };
         let rendered = self
             .environment
             .get_template("chat")
@@ -143,13 +152,30 @@ mod tests {
         Message {
             role,
             content: content.to_owned(),
-            name: None,
+            ..Message::default()
         }
     }
 
+    fn template(source: &str) -> ChatTemplate {
+        ChatTemplate::new(source.to_owned(), "<s>".into(), "</s>".into()).unwrap()
+    }
+
+    fn render_with(
+        template: &ChatTemplate,
+        messages: &[Message],
+        arguments: &Map<String, Value>,
+    ) -> Result<String, EngineError> {
+        let conversation = Conversation {
+            messages,
+            tools: &[],
+            arguments,
+            opens_turn: true,
+        };
+        template.render(&conversation, 1_700_000_000)
+    }
+
     fn render(source: &str, messages: &[Message]) -> Result<String, EngineError> {
-        let template = ChatTemplate::new(source.to_owned(), "<s>".into(), "</s>".into()).unwrap();
-        template.render(messages, &Map::new(), 1_700_000_000)
+        render_with(&template(source), messages, &Map::new())
     }
 
     #[test]
@@ -186,16 +212,36 @@ mod tests {
             message("user", "how?"),
         ];
         let source = include_str!("../../../tests/engines/template.jinja").to_owned();
-        let template = ChatTemplate::new(source, "<s>".into(), "</s>".into()).unwrap();
+        let template = template(&source);
         let arguments = json!({"enable_thinking": false}).as_object().unwrap().clone();
         // What transformers' apply_chat_template (5.23, Jinja2 3.1) makes of it, but for the date.
         let expected = "<s><sys>Be kind.|14 Nov 2023|<|im_start|>user\nhi <b><|im_end|>\n[1:2:hmm]yes & no\
             <|im_start|>user\nhow?<|im_end|>\n2,1,0 2 HOW user/assistant/user<|im_start|>assistant\n\
             <think>\n\n</think>\n\n";
-        assert_eq!(
-            template.render(&messages, &arguments, 1_700_000_000).unwrap(),
-            expected
-        );
+        assert_eq!(render_with(&template, &messages, &arguments).unwrap(), expected);
+    }
+
+    #[test]
+    fn tools_and_their_calls_reach_the_template() {
+        let source = "{%- if tools %}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{% endif %}\
+            {%- for m in messages %}{% for call in m.tool_calls %}[{{ call.function.name }}({{ call.function.arguments | tojson }})]{% endfor %}{{ m.content }}{% endfor %}\
+            {%- if add_generation_prompt %}|{% endif %}";
+        let call = json!({"function": {"name": "f", "arguments": {"a": 1}}});
+        let messages = [
+            Message {
+                tool_calls: Some(vec![call]),
+                ..message("assistant", "")
+            },
+            message("tool", "ok"),
+        ];
+        let conversation = Conversation {
+            messages: &messages,
+            tools: &[json!({"name": "f"})],
+            arguments: &Map::new(),
+            opens_turn: false,
+        };
+        let rendered = template(source).render(&conversation, 0).unwrap();
+        assert_eq!(rendered, "{\"name\": \"f\"}[f({\"a\": 1})]ok");
     }
 
     #[test]
@@ -215,7 +261,7 @@ mod tests {
             String::new(),
         );
         let arguments = json!({"a": {"b": [1, "<é&'>"]}}).as_object().unwrap().clone();
-        let text = template.unwrap().render(&[], &arguments, 0).unwrap();
+        let text = render_with(&template.unwrap(), &[], &arguments).unwrap();
         assert_eq!(text, "{\"b\": [1, \"<é&'>\"]} [\n  1,\n  \"<é&'>\"\n]");
     }
 
@@ -241,6 +287,7 @@ mod tests {
             .as_object()
             .unwrap()
             .clone();
-        assert_eq!(template.unwrap().render(&[], &arguments, 0).unwrap(), "False <s>");
+        let text = render_with(&template.unwrap(), &[], &arguments).unwrap();
+        assert_eq!(text, "False <s>");
     }
 }

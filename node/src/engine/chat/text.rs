@@ -35,6 +35,8 @@ pub(super) struct SamplingDefaults {
 pub(super) struct ModelText {
     pub(super) tokenizer: Tokenizer,
     pub(super) template: ChatTemplate,
+    /// The token that begins a text, where the model has one.
+    pub(super) begin_token: Option<u32>,
     /// Tokens that end an answer.
     pub(super) end_tokens: Vec<u32>,
     pub(super) sampling: SamplingDefaults,
@@ -114,8 +116,10 @@ impl ModelText {
         end_tokens.extend(texts.filter_map(|text| tokenizer.token_to_id(text)));
         end_tokens.sort_unstable();
         end_tokens.dedup();
+        let begin_token = named.bos.as_deref().and_then(|text| tokenizer.token_to_id(text));
         let template = chat_template(files, &tokenizer, named)?;
         Ok(Self {
+            begin_token,
             tokenizer,
             template,
             end_tokens,
@@ -444,9 +448,12 @@ mod tests {
                 top_p: None
             }
         );
-        assert_eq!(
-            text.template.render(&[], &serde_json::Map::new(), 0).unwrap(),
-            "<b>a"
-        );
+        let conversation = crate::engine::chat::template::Conversation {
+            messages: &[],
+            tools: &[],
+            arguments: &serde_json::Map::new(),
+            opens_turn: true,
+        };
+        assert_eq!(text.template.render(&conversation, 0).unwrap(), "<b>a");
     }
 }

@@ -1,4 +1,4 @@
-//! Coordinator, node and client as processes of the release build, with state in a temporary folder.
+//! Coordinator, node and client as processes of the same build as this program, with state in a temporary folder.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::super::report::resident_mebibytes;
+use super::report::resident_mebibytes;
 use super::upstream::MODEL;
 
 /// The running processes. Dropping them kills them.
@@ -20,9 +20,17 @@ pub(super) struct Roles {
     state: TempDir,
 }
 
+/// What is set otherwise than by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct More<'a> {
+    pub(super) coordinator: &'a [&'a str],
+    pub(super) node: &'a [&'a str],
+    pub(super) client: &'a [&'a str],
+}
+
 impl Roles {
     /// Builds the program, starts the roles and waits until the upstream's model is on offer.
-    pub(super) async fn start(upstream: &str) -> anyhow::Result<Self> {
+    pub(super) async fn start(upstream: &str, more: More<'_>) -> anyhow::Result<Self> {
         let program = build().await?;
         let state = tempfile::tempdir()?;
         let coordinator_url = format!("http://127.0.0.1:{}", free_port()?);
@@ -41,9 +49,9 @@ impl Roles {
             "--mesh-listen",
             &mesh,
             "--starter-grant",
-            "50",
+            "1000",
         ];
-        roles.spawn("coordinator", &program, &arguments)?;
+        roles.spawn("coordinator", &program, &[&arguments, more.coordinator].concat())?;
         until_ready(&format!("{coordinator_url}/healthz"), |_| true).await?;
         let arguments = [
             "serve",
@@ -54,10 +62,10 @@ impl Roles {
             "--slots",
             "128",
         ];
-        roles.spawn("node", &program, &arguments)?;
+        roles.spawn("node", &program, &[&arguments, more.node].concat())?;
         let address = listen(&roles.client_url);
         let arguments = ["serve", "--coordinator", &coordinator_url, "--listen", &address];
-        roles.spawn("client", &program, &arguments)?;
+        roles.spawn("client", &program, &[&arguments, more.client].concat())?;
         let offered = |models: &Value| {
             models["data"]
                 .as_array()
@@ -98,6 +106,12 @@ impl Roles {
         self.processes.iter().filter_map(of).collect()
     }
 
+    /// The number of a role's process.
+    pub(super) fn process(&self, role: &str) -> Option<u32> {
+        let (_, child) = self.processes.iter().find(|(name, _)| *name == role)?;
+        child.id()
+    }
+
     /// Kills the roles and waits for them.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         for (role, child) in self.processes.iter_mut().rev() {
@@ -112,22 +126,24 @@ impl Roles {
 
 async fn build() -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--package", "gristmill"])
-        .status()
-        .await?;
-    ensure!(status.success(), "the release build failed");
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--package", "gristmill"]);
+    // A dev build of this program is for trying it, not for figures.
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    ensure!(build.status().await?.success(), "the build failed");
     // This program lies beside it.
     let here = std::env::current_exe()?;
     let folder = here.parent().context("this program has no folder")?;
     Ok(folder.join(format!("gristmill{}", std::env::consts::EXE_SUFFIX)))
 }
 
-fn free_port() -> anyhow::Result<u16> {
+pub(super) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-async fn until_ready(url: &str, ready: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
+pub(super) async fn until_ready(url: &str, ready: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
     for _ in 0..600 {
         if let Ok(answer) = reqwest::get(url).await
             && answer.status().is_success()

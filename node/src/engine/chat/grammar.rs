@@ -1,0 +1,174 @@
+//! Grammars that an answer must follow: JSON of a schema and calls of tools, compiled by llguidance.
+//!
+//! A schema comes from a stranger. Its size, the time its compiling takes and the work at each token are bounded, and
+//! what llguidance says about it never repeats what was written.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::toktrie::{InferenceCapabilities, SimpleVob};
+use llguidance::{Matcher, ParserFactory};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::vocabulary::Vocabulary;
+
+/// Most bytes of the schemas of one request.
+pub(super) const SCHEMA_MAX_BYTES: usize = 256 * 1024;
+/// Most white space at once: without a bound, a model can write nothing else for ever.
+const WHITE_SPACE: &str = r"[\x20\x0A]{1,40}";
+
+/// What keeps a grammar from being used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum GrammarError {
+    /// There is too much of it.
+    #[error("it has {found_bytes} bytes, and at most {SCHEMA_MAX_BYTES} are allowed")]
+    TooLarge {
+        /// How large it is.
+        found_bytes: usize,
+    },
+    /// It says what can't be said here, or nothing can be of it.
+    #[error("{0}")]
+    NotCompiled(String),
+    /// The text so far is not of the grammar, or the grammar is too costly to follow.
+    #[error("the answer could not be held to its grammar: {0}")]
+    Broken(String),
+}
+
+/// Compiles grammars for one model.
+pub(super) struct GrammarCompiler {
+    factory: ParserFactory,
+}
+
+impl GrammarCompiler {
+    /// A compiler for a model's tokens; none where llguidance can't work with them.
+    pub(super) fn new(vocabulary: &Vocabulary) -> Option<Self> {
+        let slices = llguidance::earley::SlicedBiasComputer::json_slices();
+        let built = catch_unwind(AssertUnwindSafe(|| {
+            ParserFactory::new(
+                vocabulary.environment(),
+                InferenceCapabilities::default(),
+                &slices,
+            )
+        }));
+        let mut factory = built.ok()?.ok()?;
+        *factory.limits_mut() = ParserLimits {
+            // A state takes one or two kilobytes.
+            max_lexer_states: 50_000,
+            // Its messages would carry the text of the answer.
+            verbose_errors: false,
+            ..ParserLimits::default()
+        };
+        factory.quiet();
+        Some(Self { factory })
+    }
+
+    /// A grammar for any JSON object.
+    ///
+    /// # Errors
+    /// [`GrammarError`] where it can't be compiled.
+    pub(super) fn json_object(&self) -> Result<Grammar, GrammarError> {
+        self.json_schema(&json!({"type": "object"}), true)
+    }
+
+    /// A grammar for JSON of a schema. What is not strict may leave out what can't be held to.
+    ///
+    /// # Errors
+    /// [`GrammarError`] where it can't be compiled.
+    pub(super) fn json_schema(&self, schema: &Value, is_strict: bool) -> Result<Grammar, GrammarError> {
+        let prepared = prepare(schema, is_strict)?;
+        self.compile(TopLevelGrammar::from_json_schema(prepared))
+    }
+
+    /// A grammar in llguidance's own language, which holds schemas that were [prepared](prepare).
+    ///
+    /// # Errors
+    /// [`GrammarError`] where it can't be compiled.
+    pub(super) fn lark(&self, rules: String) -> Result<Grammar, GrammarError> {
+        self.compile(TopLevelGrammar::from_lark(rules))
+    }
+
+    fn compile(&self, grammar: TopLevelGrammar) -> Result<Grammar, GrammarError> {
+        let compiled = catch_unwind(AssertUnwindSafe(|| {
+            Matcher::new(self.factory.create_parser(grammar))
+        }));
+        let matcher = compiled.map_err(|_| GrammarError::NotCompiled("it makes no sense".to_owned()))?;
+        match matcher.get_error() {
+            None => Ok(Grammar { matcher }),
+            Some(problem) => Err(GrammarError::NotCompiled(in_short(&problem))),
+        }
+    }
+}
+
+/// A schema as llguidance is to read it: with bounded white space, and strictly or not.
+///
+/// # Errors
+/// [`GrammarError::TooLarge`].
+pub(super) fn prepare(schema: &Value, is_strict: bool) -> Result<Value, GrammarError> {
+    let found_bytes = schema.to_string().len();
+    if found_bytes > SCHEMA_MAX_BYTES {
+        return Err(GrammarError::TooLarge { found_bytes });
+    }
+    let mut prepared = schema.clone();
+    if let Some(fields) = prepared.as_object_mut() {
+        let guidance = json!({"whitespace_pattern": WHITE_SPACE, "lenient": !is_strict});
+        fields.insert("x-guidance".to_owned(), guidance);
+    }
+    Ok(prepared)
+}
+
+/// The first line of a message, and not too much of it.
+fn in_short(problem: &str) -> String {
+    problem
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(300)
+        .collect()
+}
+
+/// How far one answer is in its grammar.
+pub(super) struct Grammar {
+    matcher: Matcher,
+}
+
+impl Grammar {
+    /// The same grammar for another answer, as far as this one is.
+    pub(super) fn fork(&self) -> Self {
+        Self {
+            matcher: self.matcher.deep_clone(),
+        }
+    }
+
+    /// The tokens that may come next, those that end the answer among them where it may end here.
+    ///
+    /// # Errors
+    /// [`GrammarError::Broken`] where that takes too much work.
+    pub(super) fn allowed(&mut self) -> Result<SimpleVob, GrammarError> {
+        self.matcher
+            .compute_mask_or_eos()
+            .map_err(|error| broken(&error.to_string()))
+    }
+
+    /// Takes the next tokens in.
+    ///
+    /// # Errors
+    /// [`GrammarError::Broken`] where they may not come here.
+    pub(super) fn accept(&mut self, tokens: &[u32]) -> Result<(), GrammarError> {
+        match self.matcher.try_consume_tokens(tokens) {
+            Ok(taken) if taken == tokens.len() => Ok(()),
+            Ok(_) => Err(broken("a token that may not come here")),
+            Err(error) => Err(broken(&error.to_string())),
+        }
+    }
+
+    /// Whether nothing may follow.
+    pub(super) fn is_complete(&self) -> bool {
+        self.matcher.is_stopped()
+    }
+}
+
+fn broken(problem: &str) -> GrammarError {
+    GrammarError::Broken(in_short(problem))
+}

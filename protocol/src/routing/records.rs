@@ -1,0 +1,517 @@
+//! What this client has seen of each provider: how fast it was, how often it failed lately, how much it has to do
+//! for us now. Kept in memory only.
+
+use std::collections::BTreeMap;
+
+use crate::identity::AccountId;
+use crate::routing::affinity::{PrefixAffinity, PrefixDigests};
+use crate::routing::breaker::{BreakerState, CircuitBreaker};
+use crate::routing::hedge::HedgeAllowance;
+
+/// Most providers that are remembered; beyond, the one heard of longest ago is forgotten.
+const PROVIDERS_MAX: usize = 4_096;
+/// In so many milliseconds half of a provider's failures are forgiven.
+const FORGIVING_HALF_LIFE_MS: u64 = 60_000;
+/// After so many half-lives nothing is left of a failure.
+const HALF_LIVES_MAX: u64 = 30;
+/// Most failures that are counted, so that every provider gets another chance some day.
+const FAILURES_MAX: f64 = 64.0;
+/// From so many failures on, a provider comes after all others.
+const FAILURES_TOLERATED: f64 = 0.5;
+/// Longest time for which a provider that said it is busy is passed over, in milliseconds.
+const BUSY_MAX_MS: u64 = 30_000;
+/// The time to the first output that is expected of a provider never measured, in milliseconds. Rather short, so that
+/// new ones are tried.
+pub const FIRST_OUTPUT_UNKNOWN_MS: f64 = 300.0;
+/// The output tokens per second that are expected of a provider never measured.
+pub const TOKENS_PER_SECOND_UNKNOWN: f64 = 50.0;
+/// How much the newest measurement of speed counts.
+const SPEED_WEIGHT: f64 = 0.3;
+/// How much the newest measurement of the deviation counts.
+const DEVIATION_WEIGHT: f64 = 0.25;
+/// So many deviations above its mean a first output is late: K of RFC 6298, which covers about 95 of 100 for the
+/// skewed distributions that waits have.
+const DEVIATIONS_TO_BE_LATE: f64 = 4.0;
+/// Answers with fewer output tokens say nothing of the speed.
+const TOKENS_TO_MEASURE: u64 = 8;
+/// Longest time that is taken as a measurement, in milliseconds.
+const MEASURED_MAX_MS: f64 = 3_600_000.0;
+
+/// What happened with a provider.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RecordEvent {
+    /// A job was sent to it.
+    JobBegan,
+    /// Its first output came so many milliseconds after the job was sent.
+    FirstOutput {
+        /// Milliseconds.
+        latency_ms: f64,
+    },
+    /// It gave a whole answer.
+    Delivered {
+        /// How many output tokens it has.
+        output_tokens: u64,
+        /// Milliseconds from its first output to its end.
+        output_ms: f64,
+    },
+    /// A job with it is over, well or not, and its stream is closed.
+    JobEnded,
+    /// It failed, was unreachable or too slow.
+    Failed,
+    /// It broke the protocol or its meter lied.
+    Misbehaved,
+    /// It has no room; asking again makes sense after so many milliseconds.
+    Busy {
+        /// Milliseconds.
+        retry_after_ms: u64,
+    },
+}
+
+/// Mean and mean deviation, the newest measurements weighing most; section 2 of RFC 6298.
+#[derive(Clone, Copy, Debug)]
+struct SmoothedTime {
+    mean_ms: f64,
+    deviation_ms: f64,
+}
+
+impl SmoothedTime {
+    fn after(known: Option<Self>, measured_ms: f64) -> Self {
+        let measured_ms = sane(measured_ms, MEASURED_MAX_MS);
+        let Some(known) = known else {
+            return Self {
+                mean_ms: measured_ms,
+                deviation_ms: measured_ms / 2.0,
+            };
+        };
+        let off_ms = (measured_ms - known.mean_ms).abs();
+        Self {
+            deviation_ms: known.deviation_ms + DEVIATION_WEIGHT * (off_ms - known.deviation_ms),
+            mean_ms: known.mean_ms + SPEED_WEIGHT * (measured_ms - known.mean_ms),
+        }
+    }
+}
+
+/// A measurement within bounds, whatever a clock made of it.
+fn sane(measured: f64, most: f64) -> f64 {
+    if measured.is_nan() {
+        most
+    } else {
+        measured.clamp(0.0, most)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Record {
+    first_output: Option<SmoothedTime>,
+    tokens_per_second: Option<f64>,
+    /// Failures, as of `failures_at_ms`.
+    failures: f64,
+    failures_at_ms: u64,
+    breaker: CircuitBreaker,
+    busy_until_ms: u64,
+    jobs: u32,
+    jobs_begun: u64,
+    totals: Totals,
+    touched_at_ms: u64,
+}
+
+/// How the jobs of a provider ended since it was first heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Whole answers.
+    pub delivered: u64,
+    /// Failures, lies among them.
+    pub failed: u64,
+    /// Lies and broken protocol.
+    pub misbehaved: u64,
+}
+
+impl Record {
+    fn failures(&self, now_ms: u64) -> f64 {
+        let age_ms = now_ms.saturating_sub(self.failures_at_ms);
+        let halvings = age_ms / FORGIVING_HALF_LIFE_MS;
+        if halvings >= HALF_LIVES_MAX {
+            return 0.0;
+        }
+        // Halved each half-life, and straight in between: no function whose last digits differ between machines.
+        let within = (age_ms % FORGIVING_HALF_LIFE_MS) as f64 / FORGIVING_HALF_LIFE_MS as f64;
+        self.failures / (1u64 << halvings) as f64 * (1.0 - within / 2.0)
+    }
+
+    fn add_failure(&mut self, now_ms: u64) {
+        self.failures = (self.failures(now_ms) + 1.0).min(FAILURES_MAX);
+        self.failures_at_ms = now_ms;
+        self.totals.failed += 1;
+    }
+
+    fn delivered(&mut self, output_tokens: u64, output_ms: f64, now_ms: u64) {
+        self.totals.delivered += 1;
+        self.breaker.succeeded(now_ms);
+        let output_ms = sane(output_ms, MEASURED_MAX_MS);
+        if output_tokens < TOKENS_TO_MEASURE || output_ms < 1.0 {
+            return;
+        }
+        let measured = output_tokens as f64 * 1_000.0 / output_ms;
+        let known = self.tokens_per_second.unwrap_or(measured);
+        self.tokens_per_second = Some(known + SPEED_WEIGHT * (measured - known));
+    }
+
+    fn note(&mut self, event: RecordEvent, now_ms: u64) {
+        self.touched_at_ms = now_ms;
+        match event {
+            RecordEvent::JobBegan => {
+                self.jobs = self.jobs.saturating_add(1);
+                self.jobs_begun += 1;
+                self.breaker.began(now_ms);
+            }
+            RecordEvent::JobEnded => {
+                self.jobs = self.jobs.saturating_sub(1);
+                if self.jobs == 0 {
+                    self.breaker.idle();
+                }
+            }
+            RecordEvent::FirstOutput { latency_ms } => {
+                self.first_output = Some(SmoothedTime::after(self.first_output, latency_ms));
+                // Who answers is well again.
+                self.busy_until_ms = 0;
+            }
+            RecordEvent::Delivered {
+                output_tokens,
+                output_ms,
+            } => self.delivered(output_tokens, output_ms, now_ms),
+            RecordEvent::Failed => {
+                self.add_failure(now_ms);
+                self.breaker.failed(now_ms);
+            }
+            RecordEvent::Misbehaved => {
+                self.add_failure(now_ms);
+                self.totals.misbehaved += 1;
+                self.breaker.misbehaved(now_ms);
+            }
+            RecordEvent::Busy { retry_after_ms } => {
+                self.busy_until_ms = now_ms.saturating_add(retry_after_ms.min(BUSY_MAX_MS));
+            }
+        }
+    }
+
+    fn standing(&self, now_ms: u64) -> Standing {
+        Standing {
+            is_failing: self.failures(now_ms) >= FAILURES_TOLERATED,
+            failures: self.failures(now_ms),
+            is_busy: now_ms < self.busy_until_ms,
+            first_output_ms: self.first_output.map(|times| times.mean_ms),
+            first_output_late_after_ms: self
+                .first_output
+                .map(|times| times.mean_ms + DEVIATIONS_TO_BE_LATE * times.deviation_ms),
+            tokens_per_second: self.tokens_per_second,
+            jobs: self.jobs,
+            jobs_begun: self.jobs_begun,
+            totals: self.totals,
+            breaker: self.breaker.state(now_ms),
+            is_admitted: self.breaker.admits(now_ms),
+            breaker_wait_ms: self.breaker.wait_ms(now_ms),
+        }
+    }
+}
+
+/// How a provider stands now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// Whether it failed so often of late that others come first.
+    pub is_failing: bool,
+    /// Its failures, half of which are forgiven each minute.
+    pub failures: f64,
+    /// Whether it said that it has no room now.
+    pub is_busy: bool,
+    /// The mean time to its first output in milliseconds, where it was measured.
+    pub first_output_ms: Option<f64>,
+    /// After how many milliseconds its first output is late: about 95 of 100 come sooner.
+    pub first_output_late_after_ms: Option<f64>,
+    /// How many output tokens it writes in a second, where it was measured.
+    pub tokens_per_second: Option<f64>,
+    /// How many of our jobs it runs now.
+    pub jobs: u32,
+    /// How many of our jobs it was ever sent, the running ones among them.
+    pub jobs_begun: u64,
+    /// How they ended.
+    pub totals: Totals,
+    /// Its circuit breaker.
+    pub breaker: BreakerState,
+    /// Whether the breaker lets another job through.
+    pub is_admitted: bool,
+    /// In how many milliseconds the breaker may let one through; zero where it does now.
+    pub breaker_wait_ms: u64,
+}
+
+impl Standing {
+    /// The time to its first output that is to be expected, in milliseconds.
+    #[must_use]
+    pub fn expected_first_output_ms(&self) -> f64 {
+        self.first_output_ms.unwrap_or(FIRST_OUTPUT_UNKNOWN_MS)
+    }
+
+    /// The output tokens per second that are to be expected.
+    #[must_use]
+    pub fn expected_tokens_per_second(&self) -> f64 {
+        self.tokens_per_second.unwrap_or(TOKENS_PER_SECOND_UNKNOWN)
+    }
+}
+
+/// The records of all providers.
+#[derive(Clone, Debug, Default)]
+pub struct ProviderRecords {
+    records: BTreeMap<AccountId, Record>,
+    affinity: PrefixAffinity,
+    hedges: HedgeAllowance,
+}
+
+impl ProviderRecords {
+    /// Takes note of what happened.
+    pub fn note(&mut self, provider: AccountId, event: RecordEvent, now_ms: u64) {
+        self.make_room(&provider);
+        self.records.entry(provider).or_default().note(event, now_ms);
+        if event == RecordEvent::JobBegan {
+            self.hedges.job_began();
+        }
+    }
+
+    /// How a provider stands. One that is not known has a clean record.
+    #[must_use]
+    pub fn standing(&self, provider: &AccountId, now_ms: u64) -> Standing {
+        let fresh = Record::default();
+        self.records.get(provider).unwrap_or(&fresh).standing(now_ms)
+    }
+
+    /// How everybody stands who was ever heard of, by account.
+    pub fn standings(&self, now_ms: u64) -> impl Iterator<Item = (AccountId, Standing)> {
+        self.records
+            .iter()
+            .map(move |(provider, record)| (*provider, record.standing(now_ms)))
+    }
+
+    /// Remembers who has read a prompt, so that its conversation can stay there.
+    pub fn remember_prefix(&mut self, prefix: &PrefixDigests, provider: AccountId, now_ms: u64) {
+        self.affinity.remember(prefix, provider, now_ms);
+    }
+
+    /// Who has read the longest part of a prompt, as far as is known.
+    #[must_use]
+    pub fn prefix_holder(&self, prefix: &PrefixDigests, now_ms: u64) -> Option<AccountId> {
+        self.affinity.holder(prefix, now_ms)
+    }
+
+    /// Whether one more job may be hedged now: at most about one in ten is, however slow everybody is.
+    #[must_use]
+    pub const fn may_hedge(&self) -> bool {
+        self.hedges.is_left()
+    }
+
+    /// Takes note that a job is hedged.
+    pub const fn hedge_began(&mut self) {
+        self.hedges.take();
+    }
+
+    fn make_room(&mut self, provider: &AccountId) {
+        if self.records.len() < PROVIDERS_MAX || self.records.contains_key(provider) {
+            return;
+        }
+        let idle = self.records.iter().filter(|(_, record)| record.jobs == 0);
+        let oldest = idle
+            .min_by_key(|(_, record)| record.touched_at_ms)
+            .map(|(oldest, _)| *oldest);
+        if let Some(oldest) = oldest {
+            self.records.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::breaker::OPEN_AFTER_LIE_MS;
+    use proptest::prelude::*;
+
+    const PROVIDER: AccountId = AccountId::from_public_key([1; 32]);
+
+    fn after(events: &[RecordEvent]) -> ProviderRecords {
+        let mut records = ProviderRecords::default();
+        for event in events {
+            records.note(PROVIDER, *event, 1_000);
+        }
+        records
+    }
+
+    fn standing(events: &[RecordEvent]) -> Standing {
+        after(events).standing(&PROVIDER, 1_000)
+    }
+
+    const DELIVERED: RecordEvent = RecordEvent::Delivered {
+        output_tokens: 100,
+        output_ms: 2_000.0,
+    };
+
+    #[test]
+    fn a_failure_is_forgiven_in_a_minute() {
+        let failing = |records: &ProviderRecords, now_ms| records.standing(&PROVIDER, now_ms).is_failing;
+        let failed = after(&[RecordEvent::Failed]);
+        assert!(failing(&failed, 1_000) && failing(&failed, 60_000));
+        assert!(!failing(&failed, 61_001));
+        let often = after(&[RecordEvent::Failed; 1_000]);
+        assert!(failing(&often, 300_000));
+        assert!(!failing(&often, 600_000), "even then some day");
+    }
+
+    #[test]
+    fn forgiveness_is_straight_between_halvings() {
+        let failed = after(&[RecordEvent::Failed; 4]);
+        for (age_ms, left) in [
+            (0, 4.0),
+            (30_000, 3.0),
+            (60_000, 2.0),
+            (90_000, 1.5),
+            (120_000, 1.0),
+        ] {
+            assert_eq!(
+                failed.standing(&PROVIDER, 1_000 + age_ms).failures,
+                left,
+                "{age_ms}"
+            );
+        }
+        assert_eq!(failed.standing(&PROVIDER, u64::MAX).failures, 0.0);
+    }
+
+    #[test]
+    fn five_failures_in_a_row_and_a_single_lie_open_the_breaker() {
+        let four = [RecordEvent::Failed; 4];
+        assert!(standing(&four).is_admitted);
+        let five = after(&[RecordEvent::Failed; 5]);
+        assert!(!five.standing(&PROVIDER, 60_999).is_admitted);
+        assert!(five.standing(&PROVIDER, 61_000).is_admitted);
+        let interrupted = [&four[..], &[DELIVERED], &four[..]].concat();
+        assert!(standing(&interrupted).is_admitted);
+        let lied = after(&[RecordEvent::Misbehaved, DELIVERED]);
+        assert_eq!(
+            lied.standing(&PROVIDER, 2_000).breaker_wait_ms,
+            OPEN_AFTER_LIE_MS - 1_000
+        );
+    }
+
+    #[test]
+    fn a_probe_that_its_program_gave_up_makes_room_for_another() {
+        let mut records = after(&[RecordEvent::Failed; 5]);
+        records.note(PROVIDER, RecordEvent::JobBegan, 70_000);
+        assert!(!records.standing(&PROVIDER, 70_000).is_admitted);
+        records.note(PROVIDER, RecordEvent::JobEnded, 71_000);
+        assert!(records.standing(&PROVIDER, 71_000).is_admitted);
+    }
+
+    #[test]
+    fn times_follow_the_measurements() {
+        assert_eq!(standing(&[]).expected_first_output_ms(), FIRST_OUTPUT_UNKNOWN_MS);
+        let first = RecordEvent::FirstOutput { latency_ms: 100.0 };
+        let second = RecordEvent::FirstOutput { latency_ms: 200.0 };
+        let once = standing(&[first]);
+        assert_eq!(
+            (once.first_output_ms, once.first_output_late_after_ms),
+            (Some(100.0), Some(300.0))
+        );
+        assert!((standing(&[first, second]).first_output_ms.unwrap() - 130.0).abs() < 1e-9);
+        // Who is always as fast is late soon.
+        let steady = standing(&[first; 50]);
+        assert!(steady.first_output_late_after_ms.unwrap() < 101.0);
+    }
+
+    #[test]
+    fn about_five_of_a_hundred_are_late() {
+        // A skewed distribution as waits have: mostly near 200 ms, a tail up to 800 ms.
+        let mut late = 0;
+        let mut records = ProviderRecords::default();
+        let mut state = 7u64;
+        for round in 0..4_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let uniform = (state >> 33) as f64 / (1u64 << 31) as f64;
+            let latency_ms = 150.0 + 100.0 * uniform + 550.0 * uniform.powi(12);
+            let known = records.standing(&PROVIDER, 0).first_output_late_after_ms;
+            late += usize::from(round >= 100 && known.is_some_and(|known| latency_ms > known));
+            records.note(PROVIDER, RecordEvent::FirstOutput { latency_ms }, 0);
+        }
+        assert!((40..400).contains(&late), "{late} of 3,900");
+    }
+
+    #[test]
+    fn speed_is_tokens_per_second_and_short_answers_say_nothing() {
+        assert_eq!(standing(&[DELIVERED]).tokens_per_second, Some(50.0));
+        let short = RecordEvent::Delivered {
+            output_tokens: 7,
+            output_ms: 1.0,
+        };
+        assert_eq!(standing(&[DELIVERED, short]).tokens_per_second, Some(50.0));
+        assert_eq!(standing(&[short]).tokens_per_second, None);
+        assert_eq!(standing(&[short]).totals.delivered, 1);
+    }
+
+    #[test]
+    fn busy_ends_with_its_time_and_is_never_long() {
+        let busy = |retry_after_ms, now_ms| {
+            after(&[RecordEvent::Busy { retry_after_ms }])
+                .standing(&PROVIDER, now_ms)
+                .is_busy
+        };
+        assert!(busy(500, 1_499) && !busy(500, 1_500));
+        assert!(!busy(u64::MAX, 1_000 + BUSY_MAX_MS));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_running_jobs_are_kept() {
+        let mut records = after(&[RecordEvent::JobBegan]);
+        for index in 0..=PROVIDERS_MAX {
+            let mut key = [9; 32];
+            key[..8].copy_from_slice(&index.to_le_bytes());
+            records.note(
+                AccountId::from_public_key(key),
+                RecordEvent::Failed,
+                2_000 + index as u64,
+            );
+        }
+        assert_eq!(records.standings(0).count(), PROVIDERS_MAX);
+        assert_eq!(records.standing(&PROVIDER, 0).jobs, 1);
+    }
+
+    fn event() -> impl Strategy<Value = RecordEvent> {
+        prop_oneof![
+            Just(RecordEvent::JobBegan),
+            Just(RecordEvent::JobEnded),
+            any::<f64>().prop_map(|latency_ms| RecordEvent::FirstOutput { latency_ms }),
+            any::<(u64, f64)>().prop_map(|(output_tokens, output_ms)| RecordEvent::Delivered {
+                output_tokens,
+                output_ms
+            }),
+            Just(RecordEvent::Failed),
+            Just(RecordEvent::Misbehaved),
+            any::<u64>().prop_map(|retry_after_ms| RecordEvent::Busy { retry_after_ms }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happened, and however clocks jump, numbers stay numbers and everybody is forgiven in the end.
+        #[test]
+        fn records_stay_sane(events in proptest::collection::vec((event(), 0u64..1 << 40), 0..50)) {
+            let mut records = ProviderRecords::default();
+            for (event, now_ms) in events {
+                records.note(PROVIDER, event, now_ms);
+                let standing = records.standing(&PROVIDER, now_ms);
+                for number in [
+                    standing.expected_first_output_ms(),
+                    standing.first_output_late_after_ms.unwrap_or_default(),
+                    standing.expected_tokens_per_second(),
+                    standing.failures,
+                ] {
+                    prop_assert!(number.is_finite() && number >= 0.0, "{standing:?}");
+                }
+                prop_assert!(standing.breaker_wait_ms <= OPEN_AFTER_LIE_MS);
+            }
+            let standing = records.standing(&PROVIDER, 1 << 41);
+            prop_assert!(!standing.is_failing && !standing.is_busy && standing.is_admitted);
+        }
+    }
+}
