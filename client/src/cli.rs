@@ -1,4 +1,4 @@
-//! `gristmill client`: serve, chat, models, balance, witness.
+//! `gristmill client`: serve, chat, models, keys, usage, balance, witness.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -11,18 +11,23 @@ use gristmill_protocol::credits::Credits;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::keys::has_program_keys;
 use crate::server::{Client, RunningClient, StartError};
 use crate::settings::{ConnectionArguments, FileSection, ServeArguments, Settings};
 
 mod balance;
 mod chat;
 mod events;
+mod keys;
 mod models;
 mod running_proxy;
 mod signals;
+mod usage;
 mod witness;
 
 pub use chat::ChatArguments;
+pub use keys::{CreateArguments, KeysCommand};
+pub use usage::UsageArguments;
 
 use signals::Signals;
 
@@ -48,6 +53,15 @@ pub enum Command {
     /// List the models on offer
     #[command(after_help = "Example:\n  gristmill client models")]
     Models(ModelsArguments),
+    /// Keys for programs, each with what it may spend and how often it may ask
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Show what was asked and what it did cost, by day, model, key or provider
+    #[command(after_help = "Examples:\n  gristmill client usage\n  \
+                            gristmill client usage --by model --since 2026-11-01\n  \
+                            gristmill client usage --by key --csv > usage.csv\n\n\
+                            Days are those of UTC. Prompts and answers are not kept.")]
+    Usage(UsageArguments),
     /// Show what the account has, as the coordinator knows it
     #[command(after_help = "Example:\n  gristmill client balance")]
     Balance(BalanceArguments),
@@ -91,6 +105,8 @@ pub async fn run(
         Command::Chat(chat) => (chat.connection.clone(), Some(Rest::Chat(chat))),
         Command::Models(models) => (models.connection, Some(Rest::Models)),
         Command::Balance(balance) => (balance.connection, None),
+        Command::Keys(keys) => return keys::run(keys, data_dir, json, &mut io::stdout()),
+        Command::Usage(usage) => return usage::show(&usage, data_dir, json, &mut io::stdout()),
         Command::Witness => return witness::show(data_dir, json, &mut io::stdout()),
     };
     let arguments = ServeArguments {
@@ -101,9 +117,13 @@ pub async fn run(
         Ok(settings) => settings,
         Err(error) => return wrong_configuration(&error),
     };
+    // What would not be served is no place to ask at either.
+    if let Err(error) = settings.check_access(has_program_keys(data_dir)?) {
+        return wrong_configuration(&error);
+    }
     match rest {
         Some(Rest::Chat(chat)) => Box::pin(chat::ask(chat, settings, data_dir, json)).await,
-        Some(Rest::Models) => models::show(&settings, json).await,
+        Some(Rest::Models) => models::show(&settings, data_dir, json).await,
         None => balance::show(&settings, data_dir, json).await,
     }
 }
@@ -148,7 +168,10 @@ async fn serve(settings: Settings, data_dir: &Path, json: bool) -> anyhow::Resul
 const fn is_configuration(error: &StartError) -> bool {
     matches!(
         error,
-        StartError::Settings(_) | StartError::Coordinator(_) | StartError::MeshAddress { .. }
+        StartError::Settings(_)
+            | StartError::Coordinator(_)
+            | StartError::MeshAddress { .. }
+            | StartError::Otlp(_)
     )
 }
 
@@ -246,6 +269,8 @@ mod tests {
         for line in [
             &["models"][..],
             &["balance"],
+            &["keys", "create", "ci", "--cap", "2.5", "--per", "day"],
+            &["usage", "--by", "key", "--csv"],
             &["serve", "--listen", "127.0.0.1:0"],
         ] {
             assert!(parse(line).is_ok(), "{line:?}");

@@ -20,6 +20,7 @@ use crate::core::request::ProgramRequest;
 use crate::core::router::{Route, prefix_of};
 use crate::core::verdict::{Action, Verdict};
 use crate::market::Market;
+use crate::usage::Course;
 
 mod attempt;
 mod continuing;
@@ -44,6 +45,8 @@ pub(crate) struct Job {
     /// What the program asked for.
     request: ProgramRequest,
     context: RequestContext,
+    /// What is kept of it.
+    course: Arc<Course>,
     /// An answer of which nothing has come yet.
     answer: Answer,
     recipient: Recipient,
@@ -85,6 +88,7 @@ impl Job {
         market: Arc<Market>,
         request: ProgramRequest,
         context: RequestContext,
+        course: Arc<Course>,
     ) -> (Self, mpsc::Receiver<JobEvent>) {
         let answer = Answer::to(&request, &context.request_id, market.now_ms() / 1_000);
         let (recipient, events) = Recipient::new(answer.clone(), market.stopping.clone());
@@ -93,6 +97,7 @@ impl Job {
             market,
             request,
             context,
+            course,
             answer,
             recipient,
             bill: Arc::default(),
@@ -136,6 +141,8 @@ impl Job {
                 "request failed"
             ),
         }
+        let program_went_away = self.recipient.is_gone() && !self.market.stopping.is_cancelled();
+        self.course.end(&outcome, program_went_away);
         self.recipient.end(outcome.map(|_| ())).await;
     }
 

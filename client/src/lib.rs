@@ -22,12 +22,15 @@ pub mod cli;
 mod coordinator_link;
 pub mod core;
 mod jobs;
+mod keys;
 mod market;
+mod metrics;
 mod page;
 mod private_file;
 mod proxy;
 pub mod server;
 pub mod settings;
+mod usage;
 mod wallet;
 
 pub use server::{Client, RunningClient, StartError, StopError};

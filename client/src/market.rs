@@ -16,7 +16,9 @@ use crate::core::failure::ApiFailure;
 use crate::core::records::{ProviderRecords, RecordEvent, Standing};
 use crate::core::request::ProgramRequest;
 use crate::jobs::{Job, JobEvent};
+use crate::keys::Keyring;
 use crate::settings::Settings;
+use crate::usage::{Course, UsageBook};
 use crate::wallet::{Wallet, lock};
 
 /// Most requests that run at once.
@@ -29,6 +31,10 @@ pub(crate) struct Market {
     pub(crate) mesh: Mesh,
     pub(crate) wallet: Arc<Wallet>,
     pub(crate) link: Arc<CoordinatorLink>,
+    /// Who may ask.
+    pub(crate) keys: Keyring,
+    /// What requests came to.
+    pub(crate) usage: Arc<UsageBook>,
     pub(crate) clock: Clock,
     pub(crate) records: Mutex<ProviderRecords>,
     pub(crate) random: Mutex<ChaCha8Rng>,
@@ -45,7 +51,12 @@ impl Market {
         Arc::new(Semaphore::new(JOBS_MAX))
     }
 
-    /// Runs a request. Dropping the receiver cancels it.
+    /// How many requests run now.
+    pub(crate) fn running(&self) -> usize {
+        JOBS_MAX.saturating_sub(self.places.available_permits())
+    }
+
+    /// Runs a request. Dropping the receiver cancels it. What it comes to is complete when it has ended.
     ///
     /// # Errors
     /// [`ApiFailure`] where the client takes no more requests.
@@ -53,7 +64,7 @@ impl Market {
         self: &Arc<Self>,
         request: ProgramRequest,
         context: RequestContext,
-    ) -> Result<mpsc::Receiver<JobEvent>, ApiFailure> {
+    ) -> Result<(mpsc::Receiver<JobEvent>, Arc<Course>), ApiFailure> {
         if self.stopping.is_cancelled() {
             return Err(ApiFailure::shutting_down());
         }
@@ -62,13 +73,14 @@ impl Market {
             .clone()
             .try_acquire_owned()
             .map_err(|_| ApiFailure::too_many_requests())?;
-        let (job, events) = Job::new(self.clone(), request, context);
+        let course = Arc::new(Course::begin(&self.usage, &request, &context));
+        let (job, events) = Job::new(self.clone(), request, context, course.clone());
         let work = async move {
             job.run().await;
             drop(place);
         };
         self.tasks.spawn(work.in_current_span());
-        Ok(events)
+        Ok((events, course))
     }
 
     /// Unix time in milliseconds.

@@ -28,7 +28,9 @@ mod idempotency;
 mod layers;
 pub(crate) mod listener;
 mod passed;
+mod priced;
 mod run;
+mod usage;
 
 /// How long a stream may be silent before it gets a comment.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -82,6 +84,9 @@ impl Proxy {
             .route("/v1/models", get(directory::models))
             .route("/v1/models/{*id}", get(directory::model))
             .route("/v1/witness", get(directory::witness))
+            .route("/v1/usage", get(usage::report))
+            .route("/v1/usage/requests", get(usage::requests))
+            .route("/metrics", get(usage::metrics))
             .merge(page::data())
             .layer(from_fn_with_state(proxy.clone(), layers::ask_for_key));
         let anthropic = Router::new()

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gristmill_protocol::coordinator_api::AccountView;
 use gristmill_protocol::identity::{AccountId, Keypair};
+use gristmill_telemetry::otlp::OtlpEndpointError;
 use gristmill_transport::key_file::{self, KeyFileError};
 use gristmill_transport::mesh::Multiaddr;
 use gristmill_transport::witness::{Witness, WitnessConfig, WitnessParts};
@@ -27,12 +28,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::coordinator_link::{CoordinatorLink, LinkState};
 use crate::core::records::ProviderRecords;
+pub use crate::keys::KeysFileError;
 use crate::market::Market;
 use crate::proxy::Proxy;
 use crate::proxy::listener::BoundedListener;
 use crate::settings::{Settings, SettingsError};
+pub use crate::usage::UsageFileError;
 use crate::wallet::Wallet;
 pub use crate::wallet::file::WalletFileError;
+
+mod books;
+
+use books::{BookTasks, Books};
 
 /// The file that keeps a second client, and a node, from the same data directory: one key can't be two peers at once.
 const LOCK_FILE: &str = "identity.lock";
@@ -102,6 +109,15 @@ pub enum StartError {
     /// The wallet can't be used.
     #[error(transparent)]
     Wallet(#[from] WalletFileError),
+    /// The keys of programs can't be used.
+    #[error(transparent)]
+    Keys(#[from] KeysFileError),
+    /// What was spent can't be read.
+    #[error(transparent)]
+    Usage(#[from] UsageFileError),
+    /// The address of the collector of traces is none.
+    #[error(transparent)]
+    Otlp(#[from] OtlpEndpointError),
     /// An address of the mesh is none.
     #[error("mesh_listen has '{text}', which is no multiaddress: {reason}")]
     MeshAddress {
@@ -158,6 +174,11 @@ impl Client {
             settings.channel_life_ms,
         )?;
         let wallet = Arc::new(wallet);
+        let Books {
+            keys,
+            usage,
+            tasks: books,
+        } = books::open(&settings, data_dir, clock.clone()).await?;
         let listener = listen(settings.listen).await?;
         let http_address = listener.local_addr().map_err(|source| StartError::Listen {
             address: settings.listen,
@@ -191,6 +212,8 @@ impl Client {
             mesh: mesh.clone(),
             wallet: wallet.clone(),
             link: link.clone(),
+            keys,
+            usage,
             clock,
             records: Mutex::new(ProviderRecords::default()),
             random: Mutex::new(ChaCha8Rng::from_seed(rand::random())),
@@ -209,6 +232,7 @@ impl Client {
             link_task: tokio::spawn(link.clone().run(stopping.clone())),
             witness_task: tokio::spawn(driver.run(stopping.clone().cancelled_owned())),
             wallet_task: tokio::spawn(wallet.keep_saved(stopping.clone())),
+            books,
             market,
             coordinator,
             stopping: stopping.clone(),
@@ -231,6 +255,7 @@ pub struct RunningClient {
     link_task: JoinHandle<()>,
     witness_task: JoinHandle<()>,
     wallet_task: JoinHandle<()>,
+    books: BookTasks,
     market: Arc<Market>,
     coordinator: Arc<CoordinatorClient>,
     stopping: CancellationToken,
@@ -340,6 +365,7 @@ impl RunningClient {
         end("the link to the coordinator", &mut self.link_task).await;
         end("the witness of the coordinator's log", &mut self.witness_task).await;
         end("the wallet's writer", &mut self.wallet_task).await;
+        self.books.end().await;
         let saved = self.market.wallet.save().await;
         if timeout(STOP_TIMEOUT, self.market.mesh.shutdown()).await.is_err() {
             tracing::warn!("the mesh peer did not end in time");

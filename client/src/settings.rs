@@ -63,6 +63,12 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// The highest price that is paid, per million of any unit.
     pub max_price_per_million: Option<Credits>,
+    /// From how much on, spent by all programs on one day (UTC), there are warnings.
+    pub budget_alarm: Option<Credits>,
+    /// How much all programs together may spend on one day (UTC).
+    pub budget_stop: Option<Credits>,
+    /// The OpenTelemetry collector that gets spans; none: nobody does.
+    pub otlp_endpoint: Option<String>,
     /// How much is set aside for a provider at a time.
     pub channel_limit: Credits,
     /// For how long it is set aside, in milliseconds.
@@ -85,7 +91,7 @@ pub enum SettingsError {
     /// The endpoint would be open to others without a key.
     #[error(
         "listen is {0}, which other machines can reach, and there is no API key; set api_keys (or \
-         GRISTMILL_CLIENT_API_KEYS), or listen on 127.0.0.1"
+         GRISTMILL_CLIENT_API_KEYS), make one with 'gristmill client keys create', or listen on 127.0.0.1"
     )]
     OpenToOthers(SocketAddr),
     /// A number out of its bounds.
@@ -132,6 +138,9 @@ impl Default for Settings {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             max_price_per_million: None,
+            budget_alarm: None,
+            budget_stop: None,
+            otlp_endpoint: None,
             channel_limit: Credits::micro(1_000_000),
             channel_life_ms: CHANNEL_LIFE_SECONDS * 1_000,
             body_max_bytes: REQUEST_BODY_MAX_BYTES,
@@ -204,6 +213,9 @@ impl Settings {
             max_price_per_million: arguments
                 .max_price_per_million
                 .or(amount(file.max_price_per_million)),
+            budget_alarm: arguments.budget_alarm.or(amount(file.budget_alarm)),
+            budget_stop: arguments.budget_stop.or(amount(file.budget_stop)),
+            otlp_endpoint: arguments.otlp_endpoint.or(file.otlp_endpoint),
             channel_limit: arguments
                 .channel_limit
                 .or(amount(file.channel_limit))
@@ -233,14 +245,23 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Checks that nobody but this machine's users gets in without a key. `has_program_keys` tells whether there is
+    /// one of `gristmill client keys`.
+    ///
+    /// # Errors
+    /// [`SettingsError::OpenToOthers`].
+    pub fn check_access(&self, has_program_keys: bool) -> Result<(), SettingsError> {
+        if self.listen.ip().is_loopback() || has_program_keys || !self.api_keys.is_empty() {
+            return Ok(());
+        }
+        Err(SettingsError::OpenToOthers(self.listen))
+    }
+
     /// Checks what [`Settings::resolve`] checks, for settings that a program made itself.
     ///
     /// # Errors
     /// [`SettingsError`] naming the setting that makes no sense.
     pub fn check(&self) -> Result<(), SettingsError> {
-        if !self.listen.ip().is_loopback() && self.api_keys.is_empty() {
-            return Err(SettingsError::OpenToOthers(self.listen));
-        }
         if self.channel_limit.is_zero() {
             return Err(SettingsError::ChannelLimit);
         }
@@ -343,120 +364,4 @@ impl fmt::Display for Settings {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Program {
-        #[command(flatten)]
-        arguments: ServeArguments,
-    }
-
-    fn arguments(flags: &[&str]) -> ServeArguments {
-        Program::parse_from(std::iter::once(&"serve").chain(flags)).arguments
-    }
-
-    fn file(text: &str) -> FileSection {
-        toml::from_str(text).unwrap()
-    }
-
-    fn resolve(flags: &[&str], text: &str) -> Result<Settings, SettingsError> {
-        Settings::resolve(arguments(flags), file(text))
-    }
-
-    #[test]
-    fn nothing_set_gives_the_defaults() {
-        assert_eq!(resolve(&[], ""), Ok(Settings::default()));
-    }
-
-    #[test]
-    fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let text = "coordinator = \"http://a\"\nchannel_limit = 3\nmax_price_per_million = \"0.5\"";
-        let settings = resolve(&["--coordinator", "http://b", "--attempts-max", "5"], text).unwrap();
-        assert_eq!(settings.coordinator, "http://b");
-        assert_eq!(settings.channel_limit, Credits::micro(3_000_000));
-        assert_eq!(settings.max_price_per_million, Some(Credits::micro(500_000)));
-        assert_eq!(
-            (settings.attempts_max, settings.output_tokens_assumed),
-            (5, 4_096)
-        );
-    }
-
-    #[test]
-    fn a_chosen_mesh_port_is_not_replaced() {
-        assert!(resolve(&[], "").unwrap().mesh_port_fallback);
-        assert!(
-            !resolve(&["--mesh-listen", "/ip4/127.0.0.1/udp/1/quic-v1"], "")
-                .unwrap()
-                .mesh_port_fallback
-        );
-    }
-
-    #[test]
-    fn an_endpoint_open_to_others_needs_a_key() {
-        for listen in ["0.0.0.0:7420", "[::]:7420", "192.0.2.1:7420"] {
-            let refused = resolve(&["--listen", listen], "");
-            assert!(matches!(refused, Err(SettingsError::OpenToOthers(_))), "{listen}");
-            assert!(resolve(&["--listen", listen], "api_keys = [\"0123456789abcdef\"]").is_ok());
-        }
-        for listen in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:7420"] {
-            assert!(resolve(&["--listen", listen], "").is_ok(), "{listen}");
-        }
-    }
-
-    #[test]
-    fn hosts_and_origins_that_nobody_sends_are_named() {
-        for host in ["http://mill", "mill:80", "", "a b", "[::1", "mill/"] {
-            let refused = resolve(&[], &format!("allowed_hosts = [{host:?}]"));
-            assert_eq!(refused, Err(SettingsError::Host(host.to_owned())));
-        }
-        for origin in [
-            "localhost",
-            "http://a/b",
-            "http://",
-            "null",
-            "*",
-            "http://a:b",
-            "http://u@a",
-        ] {
-            let refused = resolve(&[], &format!("allowed_origins = [{origin:?}]"));
-            assert_eq!(refused, Err(SettingsError::Origin(origin.to_owned())));
-        }
-        let good = "allowed_hosts = [\"mill.local\", \"[fe80::1]\"]\n\
-                    allowed_origins = [\"http://localhost:5173\", \"https://mill\", \"http://[::1]:80\", \
-                    \"vscode-webview://abc\"]";
-        resolve(&[], good).unwrap();
-    }
-
-    #[test]
-    fn numbers_out_of_bounds_are_named() {
-        for text in [
-            "attempts_max = 0",
-            "attempts_max = 17",
-            "body_max_bytes = 0",
-            "output_tokens_assumed = 0",
-            "channel_life_seconds = 0",
-            "channel_life_seconds = 2592001",
-            "answer_timeout_seconds = 0",
-        ] {
-            let error = resolve(&[], text).unwrap_err().to_string();
-            assert!(error.contains(text.split(' ').next().unwrap()), "{error}");
-        }
-        assert_eq!(
-            resolve(&[], "channel_limit = 0"),
-            Err(SettingsError::ChannelLimit)
-        );
-        assert_eq!(resolve(&[], "mesh_listen = []"), Err(SettingsError::MeshListen));
-    }
-
-    #[test]
-    fn unknown_keys_name_their_line_and_keys_are_not_shown() {
-        let error = toml::from_str::<FileSection>("mdns = true\nlissten = 1")
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("line 2") && error.contains("lissten"), "{error}");
-        let settings = resolve(&[], "api_keys = [\"0123456789abcdef\"]").unwrap();
-        assert!(!format!("{settings:?}").contains("0123456789abcdef"));
-    }
-}
+mod tests;

@@ -24,8 +24,10 @@ use crate::core::budget::{ChannelState, Holding, Scope, holding, paying_channel,
 use crate::core::failure::ApiFailure;
 
 pub(crate) mod file;
+mod opening_error;
 
 use file::{StoredChannel, StoredOpening, WalletContent, WalletFileError};
+use opening_error::OpeningError;
 
 /// The longest that opening a channel may take, with all its calls.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(8);
@@ -76,16 +78,6 @@ pub(crate) struct Wallet {
     gates: Mutex<BTreeMap<AccountId, Gate>>,
     saving: AsyncMutex<()>,
     changed: Notify,
-}
-
-/// Why no channel was opened.
-enum OpeningError {
-    Insufficient { needed: Credits, available: Credits },
-    Coordinator(CoordinatorCallError),
-    TimedOut,
-    Ticket(String),
-    Distrusted(String),
-    File(WalletFileError),
 }
 
 impl Wallet {
@@ -472,37 +464,4 @@ fn funding(open: &OpenChannel) -> Funding {
 /// 16 bytes of the system's randomness.
 pub(crate) fn random_bytes() -> [u8; 16] {
     rand::random()
-}
-
-impl OpeningError {
-    fn from_call(error: CoordinatorCallError, needed: Credits) -> Self {
-        match error.code() {
-            Some("insufficient_credits") => Self::Insufficient {
-                needed,
-                available: Credits::ZERO,
-            },
-            _ => Self::Coordinator(error),
-        }
-    }
-
-    /// Whether other requests would meet the same error now.
-    const fn concerns_all(&self) -> bool {
-        !matches!(self, Self::Insufficient { .. })
-    }
-
-    fn into_failure(self) -> ApiFailure {
-        match self {
-            Self::Insufficient { needed, available } => ApiFailure::insufficient_credits(needed, available),
-            Self::Coordinator(error) => ApiFailure::coordinator_unavailable(&error.to_string()),
-            Self::TimedOut => ApiFailure::coordinator_unavailable("it did not answer in time"),
-            Self::Ticket(reason) => {
-                ApiFailure::coordinator_unavailable(&format!("its ticket is not valid: {reason}"))
-            }
-            Self::Distrusted(reason) => ApiFailure::coordinator_distrusted(&reason),
-            Self::File(error) => {
-                tracing::error!(%error, "no channel can be opened");
-                ApiFailure::internal()
-            }
-        }
-    }
 }

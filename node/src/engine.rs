@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use gristmill_protocol::job::JobKind;
 use gristmill_protocol::listing::Capability;
+use gristmill_protocol::trace::TraceParent;
 use gristmill_protocol::usage::Usage;
 use serde_json::Value;
 use thiserror::Error;
@@ -49,17 +51,46 @@ pub struct EngineRequest {
     pub kind: JobKind,
     /// The model, one of [`Engine::models`].
     pub model: String,
-    /// The OpenAI request body as the program wrote it.
+    /// What the program sent.
     ///
-    /// For [`JobKind::ChatCompletions`] engines always stream, whatever `stream` says: the consumer's proxy
-    /// assembles a single answer where the program asked for one.
-    pub body: Value,
+    /// Engines always stream text, whatever `stream` says: the consumer's proxy assembles a single answer where the
+    /// program asked for one.
+    pub body: RequestBody,
+    /// The caller's position in a trace, where it has one.
+    pub trace_parent: Option<TraceParent>,
+}
+
+/// The body of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RequestBody {
+    /// A JSON object, read.
+    Json(Value),
+    /// What an upstream server gets as it came.
+    PassedThrough {
+        /// Its media type; empty for JSON.
+        content_type: String,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+}
+
+impl RequestBody {
+    /// The JSON object; null where the body is passed through, which no engine takes for a request of another kind.
+    #[must_use]
+    pub const fn json(&self) -> &Value {
+        match self {
+            Self::Json(value) => value,
+            Self::PassedThrough { .. } => &Value::Null,
+        }
+    }
 }
 
 /// A piece of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EngineOutput {
-    /// One JSON document: a `chat.completion.chunk` object, or a whole embeddings response.
+    /// One JSON document: a `chat.completion.chunk` or a `text_completion` object, or a whole embeddings response.
+    /// Of what [is passed through](JobKind::is_passed_through), first an
+    /// [`AnswerHead`](gristmill_protocol::job::AnswerHead) and then bytes of the answer.
     pub message: Vec<u8>,
     /// What was used since the job began, this piece included. Never shrinks.
     pub meter: Usage,

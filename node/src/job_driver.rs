@@ -7,6 +7,8 @@ use std::time::Duration;
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::job::{ConsumerFrame, JobAccepted, JobRefused, OpenJob, ProviderFrame, RefusalCode};
 use gristmill_protocol::session::provider::{ProviderEffect, ProviderSession, ProviderTimeouts};
+use gristmill_protocol::trace::TraceParent;
+use gristmill_telemetry::trace_position::TracePosition;
 use gristmill_transport::witness::Witness;
 use gristmill_transport::{Clock, CoordinatorClient, IncomingJobs, KnownKeys, ProviderJobStream};
 use tokio::sync::watch;
@@ -64,6 +66,9 @@ pub(crate) struct JobHost {
 /// A job that was taken.
 struct Taken {
     admitted: Admitted,
+    content_type: String,
+    /// The span of this job, where the caller told of a trace.
+    trace_parent: Option<TraceParent>,
     session: ProviderSession,
     effects: Vec<ProviderEffect>,
     channel: Arc<OpenChannel>,
@@ -138,8 +143,11 @@ impl JobHost {
             &mut channel.lock(),
             now_ms,
         )?;
+        let below = |caller| TracePosition::begin(Some(caller), &mut rand::rng()).own;
         Ok(Taken {
             admitted,
+            content_type: open.content_type.clone(),
+            trace_parent: open.trace_parent.map(below),
             session,
             effects,
             channel,

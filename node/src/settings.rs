@@ -3,16 +3,17 @@
 //! A flag wins over its `GRISTMILL_NODE_…` variable, which wins over the `[node]` section of the configuration
 //! file, which wins over the default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::job::JobKind;
 use gristmill_protocol::listing::{
-    ADDRESSES_MAX, MODEL_NAME_MAX_BYTES, OFFERS_MAX, PrivacyTier, SHORT_TEXT_MAX_BYTES,
+    ADDRESSES_MAX, Capability, MODEL_NAME_MAX_BYTES, OFFERS_MAX, PrivacyTier, SHORT_TEXT_MAX_BYTES,
 };
-use gristmill_protocol::usage::Price;
+use gristmill_protocol::usage::{Price, Unit};
 use gristmill_transport::mesh::{DEFAULT_MESH_PORT, Multiaddr, listen_addresses};
 use reqwest::Url;
 
@@ -24,7 +25,7 @@ mod file;
 
 pub use arguments::{ModelArgument, PriceArgument, ServeArguments};
 pub use error::SettingsError;
-pub use file::{AmountSetting, FileSection, ModelEntry, PriceSetting};
+pub use file::{AmountSetting, FileSection, ModelEntry, PriceSetting, UpstreamModelTable};
 
 /// Where the coordinator is unless configured otherwise.
 pub const COORDINATOR_URL: &str = "http://127.0.0.1:7400";
@@ -40,6 +41,9 @@ pub const SLOTS_MAX: u16 = 1_024;
 pub const PRICE_INPUT: Credits = Credits::micro(100_000);
 /// The price per million output tokens unless configured otherwise: 0.4 credits.
 pub const PRICE_OUTPUT: Credits = Credits::micro(400_000);
+/// The price per thousand seconds of a device unless configured otherwise, for what is charged by time: 0.02 credits,
+/// about what a device earns that writes 50 tokens a second.
+pub const PRICE_THOUSAND_SECONDS: Credits = Credits::micro(20_000);
 /// Unpaid work extended to each channel unless configured otherwise: 0.2 credits.
 pub const CREDIT_WINDOW: Credits = Credits::micro(200_000);
 /// The smallest credit window: below it, hardly a prompt could be read without a voucher.
@@ -97,6 +101,19 @@ pub struct Upstreams {
     pub urls: Vec<Url>,
     /// Hosts beyond loopback that an upstream may be on.
     pub allowed_hosts: Vec<String>,
+    /// What the owner says about models of upstreams, by their names on offer, or `*` for those without a name here.
+    pub models: BTreeMap<String, UpstreamModelSetting>,
+}
+
+/// What an owner says about a model of an upstream, over what is found out about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamModelSetting {
+    /// The kinds of jobs it serves, where they are not those that were found out.
+    pub kinds: Option<BTreeSet<JobKind>>,
+    /// What it can honour besides what was found out.
+    pub added: BTreeSet<Capability>,
+    /// What is not offered, whatever was found out.
+    pub removed: BTreeSet<Capability>,
 }
 
 /// A model for the built-in engines.
@@ -190,10 +207,11 @@ impl Default for Settings {
                 discover: true,
                 urls: Vec::new(),
                 allowed_hosts: Vec::new(),
+                models: BTreeMap::new(),
             },
             models: None,
             prices: Prices {
-                default: Price::per_million_tokens(PRICE_INPUT, PRICE_OUTPUT),
+                default: default_price(),
                 by_model: BTreeMap::new(),
             },
             slots: SLOTS,
@@ -231,16 +249,12 @@ impl Settings {
             .unwrap_or_default();
         let local_api = arguments.local_api.or(file.local_api);
         let price = file.price.unwrap_or_default();
-        let default_price = Price::per_million_tokens(
-            arguments
-                .price_input
-                .or(price.input.map(|amount| amount.0))
-                .unwrap_or(PRICE_INPUT),
-            arguments
-                .price_output
-                .or(price.output.map(|amount| amount.0))
-                .unwrap_or(PRICE_OUTPUT),
-        );
+        let price = PriceSetting {
+            input: arguments.price_input.map(AmountSetting).or(price.input),
+            output: arguments.price_output.map(AmountSetting).or(price.output),
+            ..price
+        };
+        let default_price = price.or_default(&default_price());
         let models = match (arguments.models, file.models) {
             (Some(models), _) => Some(models.into_iter().map(ModelSetting::from).collect()),
             (None, Some(entries)) => Some(
@@ -261,7 +275,7 @@ impl Settings {
                 .prices
                 .into_iter()
                 .flatten()
-                .map(|price| (price.model, price.price)),
+                .map(|price| (price.model.clone(), price.over(&default_price))),
         );
         let seconds = |seconds: Option<u64>, default| seconds.map_or(default, Duration::from_secs);
         let settings = Self {
@@ -275,7 +289,14 @@ impl Settings {
                 None => MeshListen::Default,
             },
             public_addresses: multiaddresses("public_addresses", public)?,
-            upstreams: parse_upstreams(upstreams, allowed_hosts)?,
+            upstreams: Upstreams {
+                models: file
+                    .upstream_models
+                    .into_iter()
+                    .map(|(name, table)| (name, table.into()))
+                    .collect(),
+                ..parse_upstreams(upstreams, allowed_hosts)?
+            },
             models,
             prices: Prices {
                 default: default_price,
@@ -401,6 +422,15 @@ impl Settings {
     }
 }
 
+/// What models cost unless configured otherwise.
+fn default_price() -> Price {
+    let mut price = Price::per_million_tokens(PRICE_INPUT, PRICE_OUTPUT);
+    price
+        .per_million
+        .insert(Unit::GpuMillisecond, PRICE_THOUSAND_SECONDS);
+    price
+}
+
 fn multiaddresses(setting: &'static str, texts: Vec<String>) -> Result<Vec<Multiaddr>, SettingsError> {
     let parse = |text: String| {
         text.parse()
@@ -418,12 +448,14 @@ fn parse_upstreams(
             discover: true,
             urls: Vec::new(),
             allowed_hosts,
+            models: BTreeMap::new(),
         });
     };
     let mut upstreams = Upstreams {
         discover: false,
         urls: Vec::new(),
         allowed_hosts,
+        models: BTreeMap::new(),
     };
     for text in &texts {
         match text.as_str() {
@@ -487,6 +519,40 @@ mod tests {
         Settings::resolve(arguments(flags), file(text))
     }
 
+    /// A price with the default for what is charged by time.
+    fn price(input: u32, output: u32) -> Price {
+        let mut price = Price::per_million_tokens(Credits::micro(input), Credits::micro(output));
+        price.per_million.insert(Unit::GpuMillisecond, PRICE_THOUSAND_SECONDS);
+        price
+    }
+
+    #[test]
+    fn what_is_no_text_has_prices_of_its_own() {
+        let text = "price = { request = \"0.001\", thousand_seconds = 1 }\n[prices]\nwhisper = { megabyte_in = 2 }";
+        let settings = resolve(&[], text).unwrap();
+        let whisper = settings.prices.of("whisper");
+        assert_eq!(whisper.constant, Credits::micro(1_000));
+        let parts = [Unit::GpuMillisecond, Unit::ByteIn, Unit::ByteOut].map(|unit| whisper.coefficient(unit));
+        assert_eq!(parts, [1_000_000, 2_000_000, 0].map(Credits::micro));
+    }
+
+    #[test]
+    fn owners_say_what_they_know_better_about_models_of_upstreams() {
+        let text = "[upstream_models.\"whisper-1\"]\nkinds = [\"audio_transcriptions\"]\n\
+                    [upstream_models.\"*\"]\nadd_capabilities = [\"image_input\"]\nremove_capabilities = [\"seed\"]";
+        let models = resolve(&[], text).unwrap().upstreams.models;
+        assert_eq!(
+            models["whisper-1"].kinds,
+            Some(BTreeSet::from([JobKind::AudioTranscriptions]))
+        );
+        let others = &models["*"];
+        assert_eq!(others.added, BTreeSet::from([Capability::ImageInput]));
+        assert_eq!(others.removed, BTreeSet::from([Capability::Seed]));
+        for wrong in ["kinds = [\"chat\"]", "add_capabilities = [\"flight\"]", "kind = []"] {
+            assert!(toml::from_str::<FileSection>(&format!("[upstream_models.m]\n{wrong}")).is_err(), "{wrong}");
+        }
+    }
+
     #[test]
     fn nothing_set_gives_the_defaults() {
         assert_eq!(resolve(&[], "").unwrap(), Settings::default());
@@ -507,8 +573,7 @@ mod tests {
             (settings.slots, settings.region.as_str(), settings.mdns),
             (2, "CH", false)
         );
-        let expected = Price::per_million_tokens(Credits::micro(300_000), Credits::micro(2_500_000));
-        assert_eq!(settings.prices.default, expected);
+        assert_eq!(settings.prices.default, price(300_000, 2_500_000));
     }
 
     #[test]
@@ -516,7 +581,6 @@ mod tests {
         let text =
             "price = { output = 2 }\n[prices]\n\"llama:8b\" = { input = \"0.05\" }\nqwen = { output = 9 }";
         let settings = resolve(&["--price", "qwen=1/3"], text).unwrap();
-        let price = |input, output| Price::per_million_tokens(Credits::micro(input), Credits::micro(output));
         assert_eq!(*settings.prices.of("llama:8b"), price(50_000, 2_000_000));
         assert_eq!(*settings.prices.of("qwen"), price(1_000_000, 3_000_000));
         assert_eq!(*settings.prices.of("other"), price(100_000, 2_000_000));
@@ -536,8 +600,7 @@ mod tests {
             }
         );
         assert_eq!(models[1].name.as_deref(), Some("mine"));
-        let expected = Price::per_million_tokens(Credits::micro(1_000_000), PRICE_OUTPUT);
-        assert_eq!(models[1].price, Some(expected));
+        assert_eq!(models[1].price, Some(price(1_000_000, 400_000)));
         let models = resolve(&["--model", "mine=org/name", "--model", "guide"], text)
             .unwrap()
             .models

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use reqwest::Url;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::system_clock;
 use crate::engine::Engine;
 use crate::engine::upstream::{AllowedHosts, UpstreamEngine, UpstreamError};
 use crate::offering::Offering;
@@ -51,7 +52,8 @@ impl UpstreamWatch {
         }
         let candidates = urls
             .into_iter()
-            .map(|url| UpstreamEngine::new(url, &allowed).map(Arc::new))
+            .map(|url| UpstreamEngine::new(url, &allowed))
+            .map(|engine| engine.map(|engine| Arc::new(engine.with_settings(settings.models.clone()))))
             .collect::<Result<_, _>>()?;
         Ok(Self { candidates })
     }
@@ -67,16 +69,36 @@ impl UpstreamWatch {
         there.map(|(candidate, _)| Arc::clone(candidate)).collect()
     }
 
-    /// Looks again and again, and keeps the offering up to date.
+    /// Looks again and again, tries what is new, and keeps the offering up to date.
     pub(crate) async fn run(self, offering: Arc<Offering>, stop: CancellationToken) {
+        let trials = self.candidates.iter().map(|candidate| try_on(candidate, &offering));
+        tokio::select! {
+            () = stop.cancelled() => {}
+            ((), _) = join(self.keep_looking(&offering), join_all(trials)) => {}
+        }
+    }
+
+    async fn keep_looking(&self, offering: &Offering) {
         let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_AGAIN, LOOK_AGAIN);
         let mut refresh = tokio::time::interval(REFRESH);
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
                 _ = look.tick() => offering.set_upstreams(as_engines(self.look().await)),
                 _ = refresh.tick() => offering.refresh(),
             }
+        }
+    }
+}
+
+/// Tries the models of one upstream as they come. A slow one keeps nobody else waiting.
+async fn try_on(upstream: &UpstreamEngine, offering: &Offering) {
+    let mut again = tokio::time::interval(REFRESH);
+    again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let now_ms = system_clock();
+    loop {
+        again.tick().await;
+        if upstream.try_abilities(now_ms()).await {
+            offering.refresh();
         }
     }
 }
@@ -92,6 +114,7 @@ pub(crate) fn as_engines(upstreams: Vec<Arc<UpstreamEngine>>) -> Vec<Arc<dyn Eng
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     fn places(settings: &Upstreams) -> Vec<String> {
         let watch = UpstreamWatch::new(settings).unwrap();
@@ -108,6 +131,7 @@ mod tests {
             discover: true,
             urls: vec![],
             allowed_hosts: vec![],
+            models: BTreeMap::new(),
         };
         assert_eq!(places(&settings).len(), 4);
         settings.urls = vec![Url::parse("http://127.0.0.1:8000/v1").unwrap()];

@@ -67,7 +67,7 @@ pub(super) async fn ask(
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::catch().context("signals can't be caught")?;
     let question = question(&arguments.prompt)?;
-    let (proxy, own) = match RunningProxy::find(&settings).await? {
+    let (proxy, own) = match RunningProxy::find(&settings, data_dir).await? {
         Some(proxy) => (proxy, None),
         None => match start(settings, data_dir).await {
             Ok((proxy, client)) => (proxy, Some(client)),

@@ -1,6 +1,7 @@
 //! `gristmill client models`: what is on offer.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use crate::core::models::{ModelList, ModelView, models_on_offer};
 use crate::server::unix_ms;
 use crate::settings::Settings;
 
-pub(super) async fn show(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
-    let list = match RunningProxy::find(settings).await? {
+pub(super) async fn show(settings: &Settings, data_dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let list = match RunningProxy::find(settings, data_dir).await? {
         Some(proxy) => proxy.models().await?,
         None => directory(settings).await?,
     };

@@ -1,6 +1,7 @@
 //! Talks to a client that serves, as any program would.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -8,6 +9,7 @@ use reqwest::header::AUTHORIZATION;
 use serde::Deserialize;
 
 use crate::core::models::ModelList;
+use crate::keys::owner_key;
 use crate::settings::Settings;
 
 /// How long a client on this machine may take to say that it is there.
@@ -36,9 +38,11 @@ struct ErrorFields {
 }
 
 impl RunningProxy {
-    /// The client at the address where one with these settings listens, if there is one.
-    pub(super) async fn find(settings: &Settings) -> anyhow::Result<Option<Self>> {
-        let key = settings.api_keys.first().map(|key| key.reveal().to_owned());
+    /// The client at the address where one with these settings listens, if there is one. Whoever can read its data
+    /// directory may call it.
+    pub(super) async fn find(settings: &Settings, data_dir: &Path) -> anyhow::Result<Option<Self>> {
+        let of_settings = settings.api_keys.first().map(|key| key.reveal().to_owned());
+        let key = of_settings.or_else(|| owner_key(data_dir));
         let proxy = Self::at(reachable(settings.listen), key)?;
         let answer = proxy
             .http

@@ -19,7 +19,8 @@ const DAYS_MAX: u32 = 2_932_896;
 pub struct Day(u32);
 
 /// A month in UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Month {
     year: i32,
     /// 1 to 12.
@@ -30,6 +31,11 @@ pub struct Month {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("'{0}' is no day; write it like 2026-11-30")]
 pub struct DayError(String);
+
+/// A text that is no month.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("'{0}' is no month; write it like 2026-11")]
+pub struct MonthError(String);
 
 impl Day {
     /// The day of a Unix time in milliseconds.
@@ -120,6 +126,33 @@ impl From<Day> for String {
     }
 }
 
+impl FromStr for Month {
+    type Err = MonthError;
+
+    fn from_str(text: &str) -> Result<Self, MonthError> {
+        let read = || {
+            let (year, month) = text.split_once('-')?;
+            day(number(year, 4)?, number(month, 2)?, 1)
+        };
+        let first = read().ok_or_else(|| MonthError(text.chars().take(32).collect()))?;
+        Ok(first.month())
+    }
+}
+
+impl TryFrom<String> for Month {
+    type Error = MonthError;
+
+    fn try_from(text: String) -> Result<Self, MonthError> {
+        text.parse()
+    }
+}
+
+impl From<Month> for String {
+    fn from(month: Month) -> Self {
+        month.to_string()
+    }
+}
+
 impl fmt::Display for Day {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let date = self.date();
@@ -176,6 +209,9 @@ mod tests {
         ] {
             assert!(text.parse::<Day>().is_err(), "{text}");
         }
+        for text in ["", "2026", "2026-13", "2026-1", "2026-01-01", "1969-12"] {
+            assert!(text.parse::<Month>().is_err(), "{text}");
+        }
     }
 
     proptest! {
@@ -183,6 +219,7 @@ mod tests {
         fn every_day_is_read_as_it_is_written(days in 0..=DAYS_MAX) {
             let day = Day(days);
             prop_assert_eq!(day.to_string().parse(), Ok(day));
+            prop_assert_eq!(day.month().to_string().parse(), Ok(day.month()));
             prop_assert_eq!(Day::of(day.begin_ms()), day);
             prop_assert!(day == Day(DAYS_MAX) || Day::of(day.next().begin_ms() - 1) == day);
         }

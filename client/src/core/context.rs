@@ -3,6 +3,7 @@
 use gristmill_protocol::job::RequestId;
 use gristmill_protocol::trace::TraceParent;
 
+use crate::core::keys::Program;
 use crate::core::overrides::RoutingOverrides;
 
 /// What travels with a request from the endpoint to the provider.
@@ -10,6 +11,8 @@ use crate::core::overrides::RoutingOverrides;
 pub struct RequestContext {
     /// The same in headers, logs and receipts.
     pub request_id: RequestId,
+    /// Who asks.
+    pub program: Program,
     /// The position in the program's trace, where it sent one.
     pub trace_parent: Option<TraceParent>,
     /// What the program says of this request's routing.
@@ -22,6 +25,7 @@ impl RequestContext {
     pub fn new(request_id: RequestId) -> Self {
         Self {
             request_id,
+            program: Program::default(),
             trace_parent: None,
             overrides: RoutingOverrides::default(),
         }

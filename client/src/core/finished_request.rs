@@ -32,6 +32,9 @@ pub struct ProviderShare {
     pub duration_ms: u64,
     /// Whether it delivered what it was asked for.
     pub is_complete: bool,
+    /// Where its part stands in a trace. Not kept.
+    #[serde(skip)]
+    pub trace: Option<TracePosition>,
 }
 
 /// A request that is over.
@@ -133,6 +136,7 @@ pub(crate) mod tests {
                 asked_after_ms: 1,
                 duration_ms: 40,
                 is_complete: true,
+                trace: None,
             }],
             started_at_ms,
             first_token_ms: Some(20),

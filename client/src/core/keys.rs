@@ -348,7 +348,22 @@ pub enum Program {
         name: KeyName,
         /// The key.
         id: KeyId,
+        /// What it is allowed.
+        allowance: Allowance,
     },
+}
+
+impl From<&ProgramKey> for Program {
+    fn from(key: &ProgramKey) -> Self {
+        Self::Key {
+            name: key.name.clone(),
+            id: key.digest.id(),
+            allowance: Allowance {
+                cap: key.cap,
+                requests_per_minute: key.requests_per_minute,
+            },
+        }
+    }
 }
 
 impl Program {
@@ -369,6 +384,15 @@ impl Program {
         match self {
             Self::Key { id, .. } => Some(*id),
             Self::Anyone | Self::Owner | Self::Settings => None,
+        }
+    }
+
+    /// What it is allowed.
+    #[must_use]
+    pub fn allowance(&self) -> Allowance {
+        match self {
+            Self::Key { allowance, .. } => *allowance,
+            Self::Anyone | Self::Owner | Self::Settings => Allowance::default(),
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::core::router::Route;
 use crate::jobs::outbox::Outbox;
 use crate::jobs::recipient::{Recipient, Stop};
 use crate::market::RunningJob;
+use crate::usage::Share;
 use crate::wallet::lock;
 
 /// How long the last voucher may take after a job.
@@ -75,6 +76,8 @@ pub(super) struct Beginning {
     pub(super) outbox: Outbox,
     pub(super) running: Arc<RunningJob>,
     pub(super) bill: Arc<Mutex<Bill>>,
+    /// Until the session has ended.
+    pub(super) share: Option<Share>,
 }
 
 /// One job with one provider. Dropping it cancels the job and pays for what was received.
@@ -231,6 +234,9 @@ impl Attempt {
             || text_bytes(kind, &message) > 0;
         if is_output && self.first_output_ms.is_none() {
             self.first_output_ms = Some(self.elapsed_ms());
+            if let Some(share) = &self.beginning.share {
+                share.first_output();
+            }
         }
         let tokens = self.beginning.session.meter().count(Unit::OutputToken);
         self.waiting.push(Output { message, tokens });
@@ -242,6 +248,9 @@ impl Attempt {
         let market = beginning.running.market();
         market.wallet.note_change();
         if let Some(outcome) = &self.outcome {
+            if let Some(share) = beginning.share.take() {
+                share.end(&outcome.usage, outcome.cost, outcome.result.is_ok());
+            }
             lock(&beginning.bill).add(BillItem {
                 provider: beginning.route.provider,
                 channel: beginning.channel,

@@ -67,6 +67,11 @@ impl Job {
     ) -> Result<Attempt, Verdict> {
         let (market, request) = (&self.market, self.request());
         let scope = self.scope(route);
+        let most = scope.cost_max(&route.offer.price, scope.output_tokens());
+        let held = self
+            .course
+            .hold(most.unwrap_or(Credits::MAX))
+            .map_err(Verdict::on_no_funds)?;
         let (stream, funded) = tokio::select! {
             ready = async {
                 tokio::join!(
@@ -83,6 +88,7 @@ impl Job {
         let funded = funded.map_err(Verdict::on_no_funds)?;
         let (session, funding, output_limit) = self.session(route, &scope, funded, terms).await?;
         let (sender, receiver) = stream.split();
+        let share = held.ask(route.provider);
         let open = OpenJob {
             ticket: funding.ticket.clone(),
             request_id: self.context.request_id.clone(),
@@ -91,7 +97,7 @@ impl Job {
             price_cap: route.offer.price.clone(),
             body_bytes: request.body_bytes(output_limit),
             content_type: request.content_type.clone(),
-            trace_parent: self.context.trace_parent,
+            trace_parent: share.trace_parent(),
         };
         Ok(Attempt::new(Beginning {
             route: route.clone(),
@@ -104,6 +110,7 @@ impl Job {
             outbox: Outbox::new(sender, open, request.body_parts(output_limit)),
             running: running.clone(),
             bill: self.bill.clone(),
+            share: Some(share),
         }))
     }
 

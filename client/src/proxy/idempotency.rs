@@ -16,6 +16,7 @@ use crate::core::idempotency::{
     AnswerHead, Begun, IdempotencyKey, Limits, RememberedAnswer, RememberedAnswers, RequestDigest,
 };
 use crate::proxy::layers;
+use crate::proxy::priced::COST;
 use crate::wallet::lock;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -106,6 +107,7 @@ fn replayed(answer: RememberedAnswer) -> Response {
             HeaderValue::from_str(&answer.head.content_type).unwrap_or(HeaderValue::from_static(JSON)),
         ),
         (REPLAYED, HeaderValue::from_static("true")),
+        (COST, HeaderValue::from_static("0")),
     ];
     let mut response = (status, fixed, Body::from(answer.body)).into_response();
     let headers = response.headers_mut();

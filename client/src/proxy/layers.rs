@@ -14,6 +14,7 @@ use crate::core::browser_guard::Origins;
 use crate::core::failure::ApiFailure;
 use crate::proxy::Proxy;
 use crate::proxy::answer::failure_response;
+use crate::proxy::priced::BUDGET_ALARM;
 use crate::wallet::random_bytes;
 
 /// The id of a request, in and out.
@@ -96,7 +97,7 @@ pub(super) async fn keep_pages_out(
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("x-request-id, request-id, openai-processing-ms, retry-after, x-should-retry, idempotency-replayed"),
+        HeaderValue::from_static("x-request-id, request-id, openai-processing-ms, retry-after, x-should-retry, idempotency-replayed, x-gristmill-cost, x-gristmill-provider, x-gristmill-budget-alarm"),
     );
     response
 }
@@ -121,18 +122,24 @@ fn preflight() -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// Asks for a key where there are some.
-pub(super) async fn ask_for_key(State(proxy): State<Arc<Proxy>>, request: Request, next: Next) -> Response {
-    let keys = &proxy.market.settings.api_keys;
-    let shown = bearer(request.headers());
-    // Every key is compared, so that the time does not tell which one was near.
-    let fits = keys
-        .iter()
-        .fold(false, |fits, key| fits | shown.is_some_and(|shown| key.is(shown)));
-    if keys.is_empty() || fits {
-        return next.run(request).await;
+/// Asks for a key where there are some, and says who asks. Warns where a budget is nearly used up.
+pub(super) async fn ask_for_key(
+    State(proxy): State<Arc<Proxy>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let market = &proxy.market;
+    let program = match market.keys.program(bearer(request.headers())) {
+        Ok(program) => program,
+        Err(failure) => return failure_response(&failure),
+    };
+    request.extensions_mut().insert(program);
+    let mut response = next.run(request).await;
+    if let Some(spent_today) = market.usage.alarming() {
+        let spent_today = HeaderValue::from(spent_today.microcredits());
+        response.headers_mut().insert(BUDGET_ALARM, spent_today);
     }
-    failure_response(&ApiFailure::unauthorized())
+    response
 }
 
 /// The key that a program shows: as OpenAI's clients do, or as Anthropic's.

@@ -12,13 +12,14 @@ use gristmill_protocol::trace::{TRACE_PARENT_HEADER, TraceParent};
 use crate::core::context::RequestContext;
 use crate::core::failure::ApiFailure;
 use crate::core::idempotency::RequestDigest;
+use crate::core::keys::Program;
 use crate::core::overrides::RoutingOverrides;
 use crate::core::request::ProgramRequest;
 use crate::core::translation::messages::failure_json;
 use crate::core::translation::{TranslatedRequest, Translation};
 use crate::proxy::Proxy;
 use crate::proxy::answer::{self, failure_response, json_body};
-use crate::proxy::{body, idempotency, passed};
+use crate::proxy::{body, idempotency, passed, priced};
 
 /// What a request is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,16 +47,22 @@ async fn run(proxy: &Proxy, endpoint: Endpoint, request: Request) -> Result<Resp
         .get::<RequestId>()
         .cloned()
         .ok_or_else(ApiFailure::internal)?;
-    let settings = &proxy.market.settings;
-    let (head, body) = request.into_parts();
-    let key = idempotency::key(&head.headers, !settings.api_keys.is_empty())?;
-    let body = body::read(body, settings.body_max_bytes).await?;
+    let market = &proxy.market;
+    let (mut head, body) = request.into_parts();
+    // Where no layer has asked who it is, nobody has to say.
+    let program = head.extensions.remove::<Program>().unwrap_or_default();
+    if let Err(failure) = market.keys.admit(&program) {
+        market.usage.metrics().note_rate_limited();
+        return Err(failure);
+    }
+    let key = idempotency::key(&head.headers, market.keys.are_asked_for())?;
+    let body = body::read(body, market.settings.body_max_bytes).await?;
     let digest = match key {
         Some(_) => Some(digest(&head.method, head.uri.path(), &head.headers, &body)?),
         None => None,
     };
     let (body, overrides) = overrides(&head.headers, body)?;
-    let now_seconds = proxy.market.now_ms() / 1_000;
+    let now_seconds = market.now_ms() / 1_000;
     let (request, translation) = read(endpoint, &head.headers, body, &request_id, now_seconds)?;
     let mut recording = match key.zip(digest) {
         Some((key, digest)) => match proxy.answers.begin(key, digest, &request_id) {
@@ -65,12 +72,13 @@ async fn run(proxy: &Proxy, endpoint: Endpoint, request: Request) -> Result<Resp
         None => None,
     };
     let context = RequestContext {
+        program,
         trace_parent: trace_parent(&head.headers),
         overrides,
         ..RequestContext::new(request_id.clone())
     };
     let (is_stream, is_passed) = (request.stream, request.kind.is_passed_through());
-    let events = proxy.market.begin(request, context)?;
+    let (events, course) = market.begin(request, context)?;
     let answered = if is_passed {
         passed::passed(events, &mut recording).await
     } else if is_stream {
@@ -87,7 +95,9 @@ async fn run(proxy: &Proxy, endpoint: Endpoint, request: Request) -> Result<Resp
     if let (Err(failure), Some(recording)) = (&answered, recording) {
         recording.failed(failure, &words(endpoint, failure, &request_id));
     }
-    answered
+    let mut response = answered.unwrap_or_else(|failure| failure_response(&failure));
+    priced::price(&mut response, &course);
+    Ok(response)
 }
 
 fn whole(answer: Result<Bytes, ApiFailure>, translation: Translation) -> Result<Bytes, ApiFailure> {

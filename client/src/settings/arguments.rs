@@ -80,6 +80,16 @@ pub struct ServeArguments {
     /// The highest price that is paid, in credits per million of any unit, such as 0.5 [default: any]
     #[arg(long, env = "GRISTMILL_CLIENT_MAX_PRICE_PER_MILLION", value_name = "CREDITS")]
     pub max_price_per_million: Option<Credits>,
+    /// Warn when all programs together have spent so much on one day (UTC), in credits [default: never]
+    #[arg(long, env = "GRISTMILL_CLIENT_BUDGET_ALARM", value_name = "CREDITS")]
+    pub budget_alarm: Option<Credits>,
+    /// The most that all programs together may spend on one day (UTC), in credits [default: any]
+    #[arg(long, env = "GRISTMILL_CLIENT_BUDGET_STOP", value_name = "CREDITS")]
+    pub budget_stop: Option<Credits>,
+    /// OpenTelemetry collector that gets a trace of each request over OTLP/HTTP, such as http://127.0.0.1:4318
+    /// [default: none]
+    #[arg(long, env = "GRISTMILL_CLIENT_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// How much is set aside for a provider at a time, in credits [default: 1]
     #[arg(long, env = "GRISTMILL_CLIENT_CHANNEL_LIMIT", value_name = "CREDITS")]
     pub channel_limit: Option<Credits>,

@@ -38,6 +38,14 @@ pub struct FileSection {
     pub allowed_origins: Option<Vec<String>>,
     /// The highest price that is paid, in credits per million of any unit, such as `"0.5"`. Default: any.
     pub max_price_per_million: Option<CreditsSetting>,
+    /// Warn when all programs together have spent so much on one day (UTC), in credits: in the log, in the metric
+    /// `gristmill_budget_alarm`, and in the header `x-gristmill-budget-alarm` of answers. Default: never.
+    pub budget_alarm: Option<CreditsSetting>,
+    /// The most that all programs together may spend on one day (UTC), in credits. Default: any.
+    pub budget_stop: Option<CreditsSetting>,
+    /// OpenTelemetry collector that gets a trace of each request over OTLP/HTTP, such as `"http://127.0.0.1:4318"`.
+    /// Default: none.
+    pub otlp_endpoint: Option<String>,
     /// How much is set aside for a provider at a time, in credits. Default: `"1"`.
     pub channel_limit: Option<CreditsSetting>,
     /// For how long it is set aside, in seconds, at most 2592000 (30 days). Default: 3600 (1 hour).

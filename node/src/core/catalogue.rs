@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use gristmill_protocol::job::JobKind;
 use gristmill_protocol::listing::{MODEL_NAME_MAX_BYTES, OFFERS_MAX, Offer, SHORT_TEXT_MAX_BYTES};
-use gristmill_protocol::usage::Price;
+use gristmill_protocol::usage::{Price, Unit};
 
 use crate::engine::EngineModel;
 use crate::settings::Prices;
@@ -56,17 +57,20 @@ impl std::fmt::Display for Omission {
     }
 }
 
-/// Puts the offers together, engine by engine in the order given.
+/// Puts the offers together, engine by engine in the order given. Plain completions come last: nearly every model
+/// that chats has them, and where a listing is full, a further model is worth more.
 #[must_use]
 pub fn catalogue(engines: &[EngineModels], prices: &Prices) -> (Vec<CatalogueEntry>, BTreeSet<Omission>) {
     let (mut entries, mut omissions) = (Vec::new(), BTreeSet::new());
     let mut taken = BTreeSet::new();
-    for (engine, (model, engine_price)) in engines.iter().enumerate().flat_map(|(at, engine)| {
+    let each = engines.iter().enumerate().flat_map(|(at, engine)| {
         engine
             .models
             .iter()
             .map(move |model| (at, (model, &engine.price)))
-    }) {
+    });
+    let (last, first): (Vec<_>, Vec<_>) = each.partition(|(_, (model, _))| model.kind == JobKind::Completions);
+    for (engine, (model, engine_price)) in first.into_iter().chain(last) {
         let name = model.name.clone();
         let fits =
             !name.is_empty() && name.len() <= MODEL_NAME_MAX_BYTES && !name.chars().any(char::is_control);
@@ -79,14 +83,26 @@ pub fn catalogue(engines: &[EngineModels], prices: &Prices) -> (Vec<CatalogueEnt
         } else if entries.len() == OFFERS_MAX {
             omissions.insert(Omission::NoRoom(name));
         } else {
-            let price = engine_price.as_ref().unwrap_or_else(|| prices.of(&name)).clone();
+            let price = engine_price.as_ref().unwrap_or_else(|| prices.of(&name));
             entries.push(CatalogueEntry {
-                offer: offer(model, price),
+                offer: offer(model, charged(price, model.kind)),
                 engine,
             });
         }
     }
     (entries, omissions)
+}
+
+/// The part of a price that a kind of job can be charged for: text is counted in tokens, what is passed through in
+/// bytes and time. A consumer reckons with everything that an offer names.
+fn charged(price: &Price, kind: JobKind) -> Price {
+    let counts = |unit: Unit| match unit {
+        Unit::InputToken | Unit::OutputToken => !kind.is_passed_through(),
+        Unit::ByteIn | Unit::ByteOut | Unit::GpuMillisecond => kind.is_passed_through(),
+    };
+    let mut charged = price.clone();
+    charged.per_million.retain(|unit, _| counts(*unit));
+    charged
 }
 
 fn offer(model: &EngineModel, price: Price) -> Offer {
@@ -110,7 +126,6 @@ mod tests {
     use super::*;
     use crate::settings::Settings;
     use gristmill_protocol::credits::Credits;
-    use gristmill_protocol::job::JobKind;
     use gristmill_protocol::listing::Capability;
 
     fn model(name: &str) -> EngineModel {
@@ -159,7 +174,34 @@ mod tests {
         };
         let (entries, _) = catalogue(&[engine(&["a", "b"]), special], &prices);
         let found: Vec<_> = entries.into_iter().map(|entry| entry.offer.price).collect();
-        assert_eq!(found, [prices.default, price(2), price(3)]);
+        let default = charged(&prices.default, JobKind::ChatCompletions);
+        assert_eq!(found, [default, price(2), price(3)]);
+    }
+
+    #[test]
+    fn text_is_charged_in_tokens_and_the_rest_in_bytes_and_time() {
+        let mut whole = price(9);
+        whole.constant = Credits::micro(7);
+        whole.per_million.insert(Unit::GpuMillisecond, Credits::micro(5));
+        let text = charged(&whole, JobKind::Completions);
+        assert_eq!((text.coefficient(Unit::OutputToken), text.per_million.len()), (Credits::micro(9), 2));
+        let speech = charged(&whole, JobKind::AudioSpeech);
+        assert_eq!(speech.constant, Credits::micro(7));
+        assert_eq!((speech.coefficient(Unit::GpuMillisecond), speech.per_million.len()), (Credits::micro(5), 1));
+    }
+
+    #[test]
+    fn further_models_are_worth_more_than_plain_completions() {
+        let names: Vec<String> = (0..20).map(|number| format!("m{number}")).collect();
+        let chats = engine(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut both = chats.clone();
+        both.models.extend(chats.models.into_iter().map(|model| EngineModel {
+            kind: JobKind::Completions,
+            ..model
+        }));
+        let (entries, omissions) = catalogue(&[both, engine(&["other"])], &Settings::default().prices);
+        let chats = entries.iter().filter(|entry| entry.offer.kind == JobKind::ChatCompletions);
+        assert_eq!((chats.count(), entries.len(), omissions.len()), (21, OFFERS_MAX, 9));
     }
 
     #[test]

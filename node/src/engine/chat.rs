@@ -118,8 +118,8 @@ impl Engine for ChatEngine {
         let seed = random_seed()?;
         let model = Arc::clone(&self.model);
         let plan = on_thread(move || match kind {
-            ChunkKind::Chat => model.plan_chat(&request.body, now_s, seed),
-            ChunkKind::Text => model.plan_completion(&request.body, seed),
+            ChunkKind::Chat => model.plan_chat(request.body.json(), now_s, seed),
+            ChunkKind::Text => model.plan_completion(request.body.json(), seed),
         })
         .await?;
 

@@ -97,7 +97,7 @@ impl Engine for EmbeddingsEngine {
         let _stop_when_dropped = cancel.clone().drop_guard();
 
         let model = Arc::clone(&self.model);
-        let plan = on_thread(move || model.plan(&request.body)).await?;
+        let plan = on_thread(move || model.plan(request.body.json())).await?;
         let Some(turn) = self.turns.wait(&output, &cancel).await? else {
             return Ok(Usage::new());
         };

@@ -8,6 +8,7 @@ use gristmill_protocol::job::{ConsumerFrame, JobFailed, JobKind, RequestId};
 use gristmill_protocol::session::provider::{
     ProviderEffect, ProviderEnd, ProviderEvent, ProviderOutcome, ProviderSession,
 };
+use gristmill_protocol::trace::TraceParent;
 use gristmill_protocol::usage::Unit;
 use gristmill_transport::job_stream::FrameReceiver;
 use gristmill_transport::{ProviderJobStream, ReceiveError};
@@ -19,7 +20,7 @@ use super::outbox::{Outbox, hear_out};
 use super::{JobHost, SEND_TIMEOUT, Taken};
 use crate::channels::OpenChannel;
 use crate::core::metering::PlausibleMeter;
-use crate::engine::{Engine, EngineError, EngineRequest};
+use crate::engine::{Engine, EngineError, EngineRequest, RequestBody};
 use crate::slots::JobPlace;
 
 /// How long before its ticket ends a job is broken off, so that its last voucher can still be handed in.
@@ -49,6 +50,10 @@ pub(super) struct JobRun {
     engine: Arc<dyn Engine>,
     kind: JobKind,
     model: String,
+    /// The media type of a body that is passed through.
+    content_type: String,
+    /// The span of this job in the caller's trace.
+    trace_parent: Option<TraceParent>,
     request_id: RequestId,
     meter: PlausibleMeter,
     outbox: Outbox,
@@ -79,6 +84,8 @@ impl JobRun {
             engine,
             kind: terms.kind,
             model,
+            content_type: taken.content_type,
+            trace_parent: taken.trace_parent,
             meter: PlausibleMeter::new(terms.kind, terms.body_bytes),
             request_id: terms.request_id,
             outbox: Outbox::new(sender, SEND_TIMEOUT),
@@ -196,7 +203,7 @@ impl JobRun {
             match effect {
                 ProviderEffect::Send(frame) => self.outbox.push(frame),
                 ProviderEffect::StartEngine { body } => {
-                    if let Err(failed) = self.start_engine(&body) {
+                    if let Err(failed) = self.start_engine(body) {
                         self.place = None;
                         let now_ms = (self.host.clock)();
                         let event = ProviderEvent::EngineFailed(failed);
@@ -220,25 +227,21 @@ impl JobRun {
         }
     }
 
-    fn start_engine(&mut self, body: &[u8]) -> Result<(), JobFailed> {
-        let invalid = |reason: &str| JobFailed::new(400, "invalid_request_error", reason, None);
-        let body: Value = serde_json::from_slice(body)
-            // Where it is broken, but not what it says.
-            .map_err(|error| {
-                invalid(&format!(
-                    "the body is not JSON: line {}, column {}",
-                    error.line(),
-                    error.column()
-                ))
-            })?;
-        if !body.is_object() {
-            return Err(invalid("the body is not a JSON object"));
-        }
+    fn start_engine(&mut self, body: Vec<u8>) -> Result<(), JobFailed> {
+        let body = if self.kind.is_passed_through() {
+            RequestBody::PassedThrough {
+                content_type: std::mem::take(&mut self.content_type),
+                bytes: body.into(),
+            }
+        } else {
+            RequestBody::Json(json_object(&body)?)
+        };
         let request = EngineRequest {
             request_id: self.request_id.to_string(),
             kind: self.kind,
             model: self.model.clone(),
             body,
+            trace_parent: self.trace_parent,
         };
         if let Some(place) = self.place.take() {
             self.work = Some(EngineTask::start(Arc::clone(&self.engine), request, place));
@@ -281,6 +284,24 @@ impl JobRun {
         };
         tokio::join!(last_words, engine_stopped);
     }
+}
+
+/// Reads a body that has to be a JSON object.
+fn json_object(body: &[u8]) -> Result<Value, JobFailed> {
+    let invalid = |reason: &str| JobFailed::new(400, "invalid_request_error", reason, None);
+    let body: Value = serde_json::from_slice(body)
+        // Where it is broken, but not what it says.
+        .map_err(|error| {
+            invalid(&format!(
+                "the body is not JSON: line {}, column {}",
+                error.line(),
+                error.column()
+            ))
+        })?;
+    if !body.is_object() {
+        return Err(invalid("the body is not a JSON object"));
+    }
+    Ok(body)
 }
 
 async fn next_of(work: Option<&mut EngineTask>) -> Option<EngineNews> {

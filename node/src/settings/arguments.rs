@@ -190,6 +190,15 @@ pub struct PriceArgument {
     pub price: Price,
 }
 
+impl PriceArgument {
+    /// The price with this argument's part of it replaced.
+    pub(super) fn over(self, default: &Price) -> Price {
+        let mut price = default.clone();
+        price.per_million.extend(self.price.per_million);
+        price
+    }
+}
+
 /// A price argument of another form.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("a price is MODEL=INPUT/OUTPUT in credits per million tokens, such as llama3.2:3b=0.05/0.2")]

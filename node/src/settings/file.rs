@@ -1,16 +1,17 @@
 //! The `[node]` section of the configuration file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
-use gristmill_protocol::listing::PrivacyTier;
+use gristmill_protocol::job::JobKind;
+use gristmill_protocol::listing::{Capability, PrivacyTier};
 use gristmill_protocol::usage::{Price, Unit};
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{ModelChoice, ModelSetting};
+use super::{ModelChoice, ModelSetting, UpstreamModelSetting};
 use crate::engine::model_files::ModelSource;
 
 /// The `[node]` section of the configuration file. Every field is optional; unknown ones are errors.
@@ -44,11 +45,16 @@ pub struct FileSection {
     pub upstreams: Option<Vec<String>>,
     /// Hosts beyond loopback that an upstream may be on: names or IP addresses. Default: none.
     pub allowed_upstream_hosts: Option<Vec<String>>,
+    /// What you know better about models of upstreams than the node finds out, by their names on offer, or `"*"` for
+    /// all others. Default: nothing.
+    #[serde(default)]
+    pub upstream_models: BTreeMap<String, UpstreamModelTable>,
     /// Models for the built-in engines: `"guide"`, a folder, a GGUF file, or a name on the Hugging Face hub
     /// (`organisation/name` or `organisation/name:file.gguf`); or a table with `source`, `name` and `price`.
     /// Default: the guide model as long as there is nothing else to offer.
     pub models: Option<Vec<ModelEntry>>,
-    /// What a million tokens cost, in credits. Default: `{ input = "0.1", output = "0.4" }`.
+    /// What a million tokens cost, in credits, and, for what is not text, a thousand seconds. Default:
+    /// `{ input = "0.1", output = "0.4", thousand_seconds = "0.02" }`.
     pub price: Option<PriceSetting>,
     /// The same for single models, by the names on offer. Parts left out are as in `price`.
     #[serde(default)]
@@ -81,6 +87,31 @@ pub struct FileSection {
     pub voucher_timeout_seconds: Option<u64>,
     /// How many seconds a stopping node lets running jobs finish, at most 3600. Default: 20.
     pub drain_seconds: Option<u64>,
+}
+
+/// What an owner says about a model of an upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamModelTable {
+    /// What it serves: `"chat_completions"`, `"completions"`, `"embeddings"`, `"audio_transcriptions"`,
+    /// `"audio_speech"`, `"image_generations"` or `"rerank"`. Default: what was found out.
+    pub kinds: Option<BTreeSet<JobKind>>,
+    /// Capabilities that it has although the node does not find out, such as `"image_input"`. Default: none.
+    #[serde(default)]
+    pub add_capabilities: BTreeSet<Capability>,
+    /// Capabilities that are not to be offered, such as `"continuation"`. Default: none.
+    #[serde(default)]
+    pub remove_capabilities: BTreeSet<Capability>,
+}
+
+impl From<UpstreamModelTable> for UpstreamModelSetting {
+    fn from(table: UpstreamModelTable) -> Self {
+        Self {
+            kinds: table.kinds,
+            added: table.add_capabilities,
+            removed: table.remove_capabilities,
+        }
+    }
 }
 
 /// One of the models: its source alone, or a table.
@@ -137,7 +168,7 @@ impl ModelChoice {
     }
 }
 
-/// What a million tokens cost, in credits.
+/// What jobs cost, in credits. Text is charged by tokens; speech, transcripts, images and rankings by bytes and time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriceSetting {
@@ -145,17 +176,33 @@ pub struct PriceSetting {
     pub input: Option<AmountSetting>,
     /// A million tokens of the answer.
     pub output: Option<AmountSetting>,
+    /// Each job, whatever it uses.
+    pub request: Option<AmountSetting>,
+    /// A thousand seconds of the device, for what is charged by time.
+    pub thousand_seconds: Option<AmountSetting>,
+    /// A million bytes that the consumer sends, for what is charged by bytes.
+    pub megabyte_in: Option<AmountSetting>,
+    /// A million bytes that the consumer gets, for what is charged by bytes.
+    pub megabyte_out: Option<AmountSetting>,
 }
 
 impl PriceSetting {
     pub(super) fn or_default(self, default: &Price) -> Price {
-        let part = |amount: Option<AmountSetting>, unit| {
-            amount.map_or_else(|| default.coefficient(unit), |amount| amount.0)
-        };
-        Price::per_million_tokens(
-            part(self.input, Unit::InputToken),
-            part(self.output, Unit::OutputToken),
-        )
+        let parts = [
+            (Unit::InputToken, self.input),
+            (Unit::OutputToken, self.output),
+            (Unit::GpuMillisecond, self.thousand_seconds),
+            (Unit::ByteIn, self.megabyte_in),
+            (Unit::ByteOut, self.megabyte_out),
+        ];
+        let mut price = default.clone();
+        price.per_million.extend(
+            parts
+                .into_iter()
+                .filter_map(|(unit, amount)| Some((unit, amount?.0))),
+        );
+        price.constant = self.request.map_or(default.constant, |amount| amount.0);
+        price
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::DType;
 use gristmill_node::engine::chat::ChatEngine;
 use gristmill_node::engine::model_files::ModelFiles;
-use gristmill_node::engine::{Engine, EngineError, EngineOutput, EngineRequest};
+use gristmill_node::engine::{Engine, EngineError, EngineOutput, EngineRequest, RequestBody};
 use gristmill_protocol::job::JobKind;
 use gristmill_protocol::usage::Usage;
 use serde_json::{Value, json};
@@ -22,7 +22,8 @@ pub(crate) fn request(kind: JobKind, body: Value) -> EngineRequest {
         request_id: "req_1".to_owned(),
         kind,
         model: MODEL.to_owned(),
-        body,
+        body: RequestBody::Json(body),
+        trace_parent: None,
     }
 }
 

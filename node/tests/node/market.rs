@@ -69,6 +69,7 @@ impl Market {
                 discover: false,
                 urls: vec![self.server.url().parse().unwrap()],
                 allowed_hosts: vec![],
+                models: std::collections::BTreeMap::new(),
             },
             local_api: LocalApi::At("127.0.0.1:0".parse().unwrap()),
             redeem_interval: Duration::from_secs(3_600),

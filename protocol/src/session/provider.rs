@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::channel::{AdmissionRefusal, ProviderChannel, window_part};
 use crate::codec::PAYLOAD_MAX_BYTES;
-use crate::content::input_tokens_max;
+use crate::content::tokens_max;
 use crate::credits::Credits;
 use crate::identity::{Keypair, Signed};
 use crate::job::{
@@ -190,7 +190,8 @@ impl ProviderSession {
         channel: &mut ProviderChannel,
         now_ms: u64,
     ) -> Result<(Self, Vec<ProviderEffect>), JobRefused> {
-        let input = Usage::tokens(input_tokens_max(terms.body_bytes), 0).with(Unit::ByteIn, terms.body_bytes);
+        let (input_tokens, _) = tokens_max(terms.kind, terms.body_bytes, 0);
+        let input = Usage::tokens(input_tokens, 0).with(Unit::ByteIn, terms.body_bytes);
         let refused = |code, retry, reason: &dyn ToString| JobRefused::new(code, retry, &reason.to_string());
         let input_cost = terms
             .price

@@ -1,6 +1,6 @@
 //! Brings what upstreams stream into the form that strict clients accept, and counts it.
 //!
-//! Every chunk leaves with the whole schema of `chat.completion.chunk`. Usage leaves once, in a chunk of its own at
+//! Every chunk leaves with the whole schema of `chat.completion.chunk` or `text_completion`. Usage leaves once, in a chunk of its own at
 //! the end, wherever the upstream put it.
 
 use std::collections::BTreeSet;
@@ -16,6 +16,8 @@ use crate::engine::{EngineError, EngineOutput};
 /// One answer of an upstream, chunk by chunk.
 #[derive(Debug)]
 pub(super) struct ChunkReader {
+    /// A chat, or a plain completion.
+    kind: JobKind,
     /// The name on offer.
     model: String,
     /// The id of chunks that have none.
@@ -30,10 +32,15 @@ pub(super) struct ChunkReader {
 }
 
 impl ChunkReader {
-    pub(super) fn new(model: &str, request_id: &str, created: u64) -> Self {
+    pub(super) fn new(kind: JobKind, model: &str, request_id: &str, created: u64) -> Self {
+        let prefix = match kind {
+            JobKind::Completions => "cmpl",
+            _ => "chatcmpl",
+        };
         Self {
+            kind,
             model: model.to_owned(),
-            id: format!("chatcmpl-{request_id}"),
+            id: format!("{prefix}-{request_id}"),
             created,
             usage: None,
             chunks_with_text: 0,
@@ -95,7 +102,7 @@ impl ChunkReader {
             .map(|(place, choice)| self.choice(choice, place))
             .collect();
         let message = self.whole(chunk, choices);
-        if text_bytes(JobKind::ChatCompletions, &message) > 0 {
+        if text_bytes(self.kind, &message) > 0 {
             self.chunks_with_text += 1;
         }
         Ok(Some(EngineOutput {
@@ -140,7 +147,11 @@ impl ChunkReader {
             .unwrap_or(self.created);
         let mut chunk = Map::new();
         chunk.insert("id".into(), json!(self.id));
-        chunk.insert("object".into(), json!("chat.completion.chunk"));
+        let object = match self.kind {
+            JobKind::Completions => "text_completion",
+            _ => "chat.completion.chunk",
+        };
+        chunk.insert("object".into(), json!(object));
         chunk.insert("created".into(), json!(created));
         chunk.insert("model".into(), json!(self.model));
         chunk.insert("choices".into(), Value::Array(choices));
@@ -152,8 +163,9 @@ impl ChunkReader {
     }
 
     fn choice(&mut self, choice: Value, place: usize) -> Value {
-        let Value::Object(mut choice) = choice else {
-            return json!({"index": place, "delta": {}, "finish_reason": null});
+        let mut choice = match choice {
+            Value::Object(choice) => choice,
+            _ => Map::new(),
         };
         let index = choice
             .get("index")
@@ -170,11 +182,14 @@ impl ChunkReader {
         } else {
             choice.insert("finish_reason".into(), Value::Null);
         }
-        match choice.get_mut("delta") {
-            Some(Value::Object(delta)) => tidy_tool_calls(delta),
-            _ => {
-                choice.insert("delta".into(), json!({}));
+        if self.kind == JobKind::Completions {
+            if !choice.get("text").is_some_and(Value::is_string) {
+                choice.insert("text".into(), json!(""));
             }
+        } else if let Some(Value::Object(delta)) = choice.get_mut("delta") {
+            tidy_tool_calls(delta);
+        } else {
+            choice.insert("delta".into(), json!({}));
         }
         Value::Object(choice)
     }
@@ -208,7 +223,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn reader() -> ChunkReader {
-        ChunkReader::new("offered", "req_1", 1_800_000_000)
+        ChunkReader::new(JobKind::ChatCompletions, "offered", "req_1", 1_800_000_000)
     }
 
     fn take(reader: &mut ChunkReader, chunk: Value) -> Result<Option<(Value, Usage)>, EngineError> {
@@ -236,6 +251,30 @@ mod tests {
             })
         );
         assert_eq!(meter, Usage::tokens(0, 1));
+    }
+
+    #[test]
+    fn plain_completions_have_their_own_schema() {
+        let mut reader = ChunkReader::new(JobKind::Completions, "offered", "req_1", 1_800_000_000);
+        let (chunk, meter) = take(
+            &mut reader,
+            json!({"model": "x", "choices": [{"text": "Hi", "logprobs": null}]}),
+        )
+        .unwrap()
+        .unwrap();
+        assert_eq!(
+            chunk,
+            json!({
+                "id": "cmpl-req_1", "object": "text_completion", "created": 1_800_000_000_u64, "model": "offered",
+                "choices": [{"text": "Hi", "logprobs": null, "index": 0, "finish_reason": null}],
+            })
+        );
+        assert_eq!(meter, Usage::tokens(0, 1));
+        let end = json!({"choices": [{"index": 0, "text": null, "finish_reason": "length"}]});
+        let (chunk, meter) = take(&mut reader, end).unwrap().unwrap();
+        assert_eq!(chunk["choices"][0]["text"], "");
+        assert_eq!(meter, Usage::tokens(0, 1), "an end without text is no token");
+        assert!(reader.finish().is_ok());
     }
 
     #[test]

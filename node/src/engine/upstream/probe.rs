@@ -7,6 +7,8 @@ use reqwest::{Client, Url};
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::dialects::{self, OllamaServer};
+use super::kinds;
 use super::models::{self, ModelEntry, UpstreamKind, UpstreamModel};
 
 /// Longest time of one question.
@@ -93,32 +95,44 @@ async fn describe(
     entries: &[ModelEntry],
 ) -> Vec<UpstreamModel> {
     let get = async |path: &str| ask(client, endpoint(base, path), None).await.ok();
+    let listed = async || kinds::endpoints(&get("openapi.json").await.unwrap_or_default());
+    let each = entries.iter();
     match kind {
-        UpstreamKind::Vllm | UpstreamKind::Other => entries.iter().map(models::plain).collect(),
+        UpstreamKind::Vllm => {
+            let listed = listed().await;
+            each.map(|entry| dialects::vllm(entry, &listed)).collect()
+        }
+        UpstreamKind::Other => {
+            let listed = listed().await;
+            each.map(|entry| dialects::other(entry, &listed)).collect()
+        }
+        UpstreamKind::SgLang => {
+            let (model, server) = (get("get_model_info").await, get("get_server_info").await);
+            each.map(|entry| dialects::sglang(entry, model.as_ref(), server.as_ref()))
+                .collect()
+        }
         UpstreamKind::LlamaCpp => {
             let props = get("props").await;
-            entries
-                .iter()
-                .map(|entry| models::llama_cpp(entry, props.as_ref()))
+            each.map(|entry| dialects::llama_cpp(entry, props.as_ref()))
                 .collect()
         }
         UpstreamKind::LmStudio => {
             let known = get("api/v0/models").await.unwrap_or_default();
-            entries
-                .iter()
-                .map(|entry| models::lm_studio(entry, &known))
-                .collect()
+            each.map(|entry| dialects::lm_studio(entry, &known)).collect()
         }
         UpstreamKind::Ollama => {
-            let running = get("api/ps").await;
+            let (running, version) = (get("api/ps").await, get("api/version").await);
+            let server = OllamaServer {
+                running: running.as_ref(),
+                version: version.as_ref(),
+            };
             let shown = entries.iter().map(|entry| {
                 let question = json!({"model": entry.id});
                 async move { ask(client, endpoint(base, "api/show"), Some(question)).await.ok() }
             });
             let shown = join_all(shown).await;
-            let described = entries.iter().zip(&shown);
-            described
-                .map(|(entry, shown)| models::ollama(entry, shown.as_ref(), running.as_ref()))
+            each.zip(&shown)
+                .map(|(entry, shown)| dialects::ollama(entry, shown.as_ref(), server))
                 .collect()
         }
     }
