@@ -2,6 +2,9 @@
 //! itself, as processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/bounded.rs"]
+mod bounded;
+
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -32,7 +35,7 @@ fn gristmill(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
-    gristmill(folder, arguments).output().unwrap()
+    bounded::output(&mut gristmill(folder, arguments))
 }
 
 /// A process that runs until it is dropped.

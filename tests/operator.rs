@@ -1,6 +1,9 @@
 //! The operator's commands as processes: exit codes, what is said and where, and what is never said.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/bounded.rs"]
+mod bounded;
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -27,7 +30,7 @@ fn gristmill(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
-    gristmill(folder, arguments).output().unwrap()
+    bounded::output(&mut gristmill(folder, arguments))
 }
 
 fn texts(output: &Output) -> (String, String) {
@@ -113,22 +116,16 @@ fn passwords_in_sight_are_refused_and_never_repeated() {
         assert!(stderr.contains("PGPASSWORD"), "{command}: {stderr}");
     }
     // Out of the variable it is taken, and is not shown where the database can't be reached.
-    let output = gristmill(folder.path(), &["coordinator", "verify"])
-        .env("GRISTMILL_COORDINATOR_STORE", url)
-        .output()
-        .unwrap();
+    let mut verify = gristmill(folder.path(), &["coordinator", "verify"]);
+    let output = bounded::output(verify.env("GRISTMILL_COORDINATOR_STORE", url));
     let (stdout, stderr) = texts(&output);
     assert!(stderr.contains("clerk@127.0.0.1:9"), "{stderr}");
     assert!(
         !stdout.contains("s3cret") && !stderr.contains("s3cret"),
         "{stderr}"
     );
-    let help = texts(
-        &gristmill(folder.path(), &["coordinator", "serve", "--help"])
-            .env("GRISTMILL_COORDINATOR_STORE", url)
-            .output()
-            .unwrap(),
-    );
+    let mut help = gristmill(folder.path(), &["coordinator", "serve", "--help"]);
+    let help = texts(&bounded::output(help.env("GRISTMILL_COORDINATOR_STORE", url)));
     assert!(!help.0.contains("s3cret"), "{}", help.0);
 }
 

@@ -1,6 +1,9 @@
 //! The program as a person meets it when something is wrong: what it says, where, and with which exit code.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/bounded.rs"]
+mod bounded;
+
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
@@ -28,7 +31,7 @@ fn gristmill(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
-    gristmill(folder, arguments).output().unwrap()
+    bounded::output(&mut gristmill(folder, arguments))
 }
 
 fn stderr(output: &Output) -> String {

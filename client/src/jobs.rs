@@ -1,14 +1,12 @@
 //! Runs a request on the market: picks a provider, pays it, passes its answer on, and asks another one where it
 //! fails: for the whole as long as the program has got nothing, for the rest from then on.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::routing::affinity::PrefixDigests;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::core::answer::Answer;
 use crate::core::answer_stream::JobSummary;
@@ -16,11 +14,13 @@ use crate::core::bill::Bill;
 use crate::core::context::RequestContext;
 use crate::core::continuation::{Joining, SeamError};
 use crate::core::failure::ApiFailure;
+use crate::core::records::RecordEvent;
 use crate::core::request::ProgramRequest;
 use crate::core::router::{Route, prefix_of};
 use crate::core::verdict::{Action, Verdict};
 use crate::market::Market;
 use crate::usage::Course;
+use crate::wallet::lock;
 
 mod attempt;
 mod continuing;
@@ -29,15 +29,14 @@ mod opening;
 mod outbox;
 mod race;
 mod recipient;
+mod rounds;
 mod routes;
 
 use continuing::{Continuing, Delivered};
 use race::RaceEnd;
 pub(crate) use recipient::JobEvent;
 use recipient::Recipient;
-
-/// Longest time that a request waits for providers that are busy.
-const BUSY_PATIENCE: Duration = Duration::from_secs(10);
+use rounds::{Rounds, may_pass};
 
 /// A request on its way.
 pub(crate) struct Job {
@@ -52,18 +51,13 @@ pub(crate) struct Job {
     recipient: Recipient,
     /// Who was paid, and what.
     bill: Arc<Mutex<Bill>>,
-    /// Who was asked and is not asked again.
-    tried: BTreeSet<AccountId>,
-    /// Those of them that were only busy.
-    busy: BTreeSet<AccountId>,
-    /// When the first of the busy ones may be asked again.
-    busy_wait: Option<Duration>,
-    patient_until: Instant,
+    /// When the request began.
+    began: Instant,
+    /// Who was asked, and who may be asked again when.
+    rounds: Rounds,
     context_length_above: u32,
     /// The beginnings of the prompt.
     prefix: PrefixDigests,
-    /// How many providers were asked for what is missing now.
-    attempts: u32,
     /// The weightiest reason why that did not go well.
     last: Option<ApiFailure>,
     /// The answer that somebody else began, if one is being continued.
@@ -93,6 +87,7 @@ impl Job {
         let answer = Answer::to(&request, &context.request_id, market.now_ms() / 1_000);
         let (recipient, events) = Recipient::new(answer.clone(), market.stopping.clone());
         let prefix = prefix_of(&request.model, &request.body);
+        let rounds = Rounds::new(market.settings.attempts_max, context.overrides.timeout_ms);
         let job = Self {
             market,
             request,
@@ -101,13 +96,10 @@ impl Job {
             answer,
             recipient,
             bill: Arc::default(),
-            tried: BTreeSet::new(),
-            busy: BTreeSet::new(),
-            busy_wait: None,
-            patient_until: Instant::now() + BUSY_PATIENCE,
+            began: Instant::now(),
+            rounds,
             context_length_above: 0,
             prefix,
-            attempts: 0,
             last: None,
             continuing: None,
             continuations: 0,
@@ -119,9 +111,8 @@ impl Job {
 
     /// Runs to the end, and tells the program how it ended.
     pub(crate) async fn run(mut self) {
-        let began = Instant::now();
-        let outcome = self.serve().await;
-        let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let outcome = self.serve_in_time().await;
+        let milliseconds = self.elapsed_ms();
         match &outcome {
             Ok(summary) => tracing::info!(
                 request_id = %self.context.request_id,
@@ -154,9 +145,29 @@ impl Job {
         }
     }
 
+    /// Milliseconds since the request began.
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Serves the request within the time that its program gives it. What runs by then is cancelled.
+    async fn serve_in_time(&mut self) -> Result<JobSummary, ApiFailure> {
+        let Some(timeout_ms) = self.context.overrides.timeout_ms else {
+            return self.serve().await;
+        };
+        let deadline = self.began + Duration::from_millis(timeout_ms);
+        let served = timeout_at(deadline, self.serve()).await;
+        served.unwrap_or_else(|_| Err(ApiFailure::timeout_exceeded(timeout_ms)))
+    }
+
     /// Asks one provider after the other.
     async fn serve(&mut self) -> Result<JobSummary, ApiFailure> {
         loop {
+            if self.rounds.is_over() {
+                // Somebody was asked, and failed.
+                let failure = self.last.take().unwrap_or_else(ApiFailure::internal);
+                self.next_round(failure).await?;
+            }
             let (route, terms) = match self.route().await {
                 Ok(found) => found,
                 Err(none) => {
@@ -200,6 +211,7 @@ impl Job {
         if self.recipient.is_gone() {
             return Err(verdict.failure);
         }
+        let has_delivered = delivered.is_some();
         if let Some(delivered) = delivered {
             if let Some(summary) = self.complete(&delivered).await {
                 return Ok(Some(summary));
@@ -210,24 +222,22 @@ impl Job {
                 return Ok(None);
             }
         }
-        self.attempts += 1;
+        let provider = route.provider;
+        // Who delivered is paid, and is not asked for the same once more.
+        let is_failure = !has_delivered && verdict.record == Some(RecordEvent::Failed);
+        let may_be_asked_again = is_failure && may_pass(&verdict.failure);
         match verdict.action {
             Action::TellProgram => return Err(verdict.failure),
-            Action::AskAnother | Action::OpenAnotherChannel => {}
-            Action::AskLongerContext => self.context_length_above = route.offer.context_length,
-            Action::AskAnotherOrWait(milliseconds) => {
-                // A provider that says no at once costs nothing but patience.
-                self.attempts -= 1;
-                let wait = Duration::from_millis(milliseconds);
-                self.busy_wait = Some(self.busy_wait.map_or(wait, |known| known.min(wait)));
-                self.busy.insert(route.provider);
+            Action::AskAnother | Action::OpenAnotherChannel => {
+                self.rounds.has_failed(provider, may_be_asked_again);
             }
+            Action::AskLongerContext => {
+                self.context_length_above = route.offer.context_length;
+                self.rounds.has_failed(provider, false);
+            }
+            Action::AskAnotherOrWait(milliseconds) => self.rounds.was_busy(provider, milliseconds),
         }
-        let failure = weightier(self.last.take(), verdict.failure);
-        if self.attempts >= self.market.settings.attempts_max {
-            return Err(failure);
-        }
-        self.last = Some(failure);
+        self.last = Some(weightier(self.last.take(), verdict.failure));
         Ok(None)
     }
 
@@ -236,7 +246,7 @@ impl Job {
         let provider = failed.route.provider;
         // Whose other words were no continuation may still write on where the text stands.
         if self.recipient.answer().seam_error() != Some(SeamError::OtherText) {
-            self.tried.insert(provider);
+            self.rounds.has_tried(provider);
         }
         if let Some(event) = failed.verdict.record {
             // An engine's words may quote the prompt; they are for the program alone.
@@ -246,28 +256,43 @@ impl Job {
         }
     }
 
-    /// Waits until those who were busy may be asked again, or takes up a whole answer from the beginning.
+    /// Waits for the next round, or takes up a whole answer from the beginning.
     ///
     /// # Errors
     /// What to tell the program, where neither is worth it.
     async fn without_route(&mut self, none: ApiFailure) -> Result<(), ApiFailure> {
-        let patience = self.patient_until.saturating_duration_since(Instant::now());
-        if let Some(wait) = self.busy_wait.take().filter(|wait| *wait <= patience) {
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.recipient.gone() => return Err(self.last.take().unwrap_or(none)),
-            }
-            let busy = std::mem::take(&mut self.busy);
-            self.tried.retain(|provider| !busy.contains(provider));
-            return Ok(());
-        }
         let failure = self.last.take().unwrap_or(none);
-        if self.continuing.is_some() {
-            self.begin_anew(&failure)?;
-            self.last = Some(failure);
-            return Ok(());
+        match self.next_round(failure).await {
+            Err(failure) if self.continuing.is_some() && !self.recipient.is_gone() => {
+                self.begin_anew(&failure)?;
+                self.last = Some(failure);
+                Ok(())
+            }
+            waited => waited,
         }
-        Err(failure)
+    }
+
+    /// Waits until those who failed or had no room may be asked again.
+    ///
+    /// # Errors
+    /// The failure, where that is not worth it: nobody could be asked, or not in time.
+    async fn next_round(&mut self, failure: ApiFailure) -> Result<(), ApiFailure> {
+        if !self.may_be_asked_later() {
+            return Err(failure);
+        }
+        let now_ms = self.elapsed_ms();
+        let wait_ms = self
+            .rounds
+            .next(&failure, now_ms, &mut *lock(&self.market.random));
+        let Some(wait_ms) = wait_ms else {
+            return Err(failure);
+        };
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+            () = self.recipient.gone() => return Err(failure),
+        }
+        self.last = Some(failure);
+        Ok(())
     }
 }
 

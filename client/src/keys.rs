@@ -64,7 +64,7 @@ pub enum KeysFileError {
 
 /// Why a key was not made.
 #[derive(Debug, Error)]
-pub enum NewKeyError {
+pub(crate) enum NewKeyError {
     /// It can't be.
     #[error(transparent)]
     Refused(#[from] CreateKeyError),
@@ -75,7 +75,7 @@ pub enum NewKeyError {
 
 /// Why a key was not revoked.
 #[derive(Debug, Error)]
-pub enum RevokeKeyError {
+pub(crate) enum RevokeKeyError {
     /// There is none.
     #[error(transparent)]
     NoSuchKey(#[from] NoSuchKey),

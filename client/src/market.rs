@@ -76,7 +76,8 @@ impl Market {
         let course = Arc::new(Course::begin(&self.usage, &request, &context));
         let (job, events) = Job::new(self.clone(), request, context, course.clone());
         let work = async move {
-            job.run().await;
+            // Apart, since it is large and most of what holds it is not.
+            Box::pin(job.run()).await;
             drop(place);
         };
         self.tasks.spawn(work.in_current_span());

@@ -47,6 +47,7 @@ macro_rules! asset {
 const ASSETS: &[Asset] = &[
     asset!("/", HTML, "index.html"),
     asset!("/page/style.css", STYLE, "style.css"),
+    asset!("/page/tables.css", STYLE, "tables.css"),
     asset!("/page/icon.svg", PICTURE, "icon.svg"),
     asset!("/page/page.js", SCRIPT, "page.js"),
     asset!("/page/ask.js", SCRIPT, "ask.js"),

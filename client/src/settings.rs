@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use gristmill_protocol::codec::REQUEST_BODY_MAX_BYTES;
 use gristmill_protocol::credits::Credits;
+use gristmill_protocol::routing::hedge::HedgeBounds;
 use gristmill_protocol::session::consumer::ConsumerTimeouts;
 use thiserror::Error;
 
@@ -81,8 +82,10 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long to wait on a job stream.
     pub job_timeouts: ConsumerTimeouts,
-    /// How many providers are asked for one request before it fails.
+    /// How many providers are asked for one request before it waits, and asks again or fails.
     pub attempts_max: u32,
+    /// When a first output is late, so that a second provider is asked beside the first; `None`: never.
+    pub hedging: Option<HedgeBounds>,
 }
 
 /// A setting that makes no sense.
@@ -148,6 +151,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(CONNECT_TIMEOUT_SECONDS),
             job_timeouts: ConsumerTimeouts::default(),
             attempts_max: ATTEMPTS_MAX,
+            hedging: Some(HedgeBounds::default()),
         }
     }
 }
@@ -240,6 +244,9 @@ impl Settings {
                 .attempts_max
                 .or(file.attempts_max)
                 .unwrap_or(default.attempts_max),
+            hedging: default
+                .hedging
+                .filter(|_| arguments.hedging.or(file.hedging).unwrap_or(true)),
         };
         settings.check()?;
         Ok(settings)

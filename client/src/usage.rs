@@ -27,7 +27,7 @@ mod course;
 pub(crate) mod store;
 mod writer;
 
-pub(crate) use course::{Course, Held, Share};
+pub(crate) use course::{Course, Share};
 use store::Remembered;
 pub use store::UsageFileError;
 pub(crate) use writer::UsageWriter;

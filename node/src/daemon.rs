@@ -255,6 +255,7 @@ async fn start_parts(
         closing: CancellationToken::new(),
         abort: CancellationToken::new(),
         tally: crate::tally::Tally::default(),
+        metrics: crate::metrics::NodeMetrics::new(),
         timeouts,
         body_max_bytes: gristmill_protocol::codec::REQUEST_BODY_MAX_BYTES as u64,
     });

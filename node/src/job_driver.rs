@@ -19,6 +19,7 @@ use tracing::Instrument as _;
 use crate::channels::{Channels, OpenChannel};
 use crate::core::admission::{Admitted, Premises, admit};
 use crate::known_coordinator::KnownCoordinator;
+use crate::metrics::NodeMetrics;
 use crate::offering::Catalogue;
 use crate::slots::{JobPlace, Slots};
 use crate::tally::Tally;
@@ -59,6 +60,7 @@ pub(crate) struct JobHost {
     /// Fires when running jobs have had their time.
     pub(crate) abort: CancellationToken,
     pub(crate) tally: Tally,
+    pub(crate) metrics: NodeMetrics,
     pub(crate) timeouts: ProviderTimeouts,
     pub(crate) body_max_bytes: u64,
 }
@@ -228,6 +230,7 @@ async fn serve_job(host: Arc<JobHost>, peer: AccountId, stream: ProviderJobStrea
         }
         Err(refused) => {
             tracing::info!(code = ?refused.code, reason = refused.reason, "job refused");
+            host.metrics.refused(refused.code);
             refuse(stream, refused).await;
         }
     }

@@ -20,6 +20,7 @@ mod clock;
 mod job_driver;
 mod known_coordinator;
 mod local_api;
+mod metrics;
 mod offering;
 mod proof_file;
 mod prover;

@@ -1,5 +1,5 @@
-//! The owner's own view of a running node, over HTTP on loopback: `GET /healthz`, `GET /v1/status` and
-//! `GET /v1/witness`.
+//! The owner's own view of a running node, over HTTP on loopback: `GET /healthz`, `GET /v1/status`,
+//! `GET /v1/witness` and, for Prometheus, `GET /metrics`.
 //!
 //! It only shows; nothing can be changed through it. Web pages are kept out all the same: only known `Host` names
 //! are answered, and no other origin may read the answers.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::header::{HOST, ORIGIN};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::daemon::summary;
 use crate::job_driver::JobHost;
+use crate::metrics::Now;
 use crate::offering::Offering;
 use crate::receipt_file::ReceiptFile;
 use crate::settings::Settings;
@@ -44,11 +45,12 @@ pub(crate) async fn serve(listener: TcpListener, address: SocketAddr, view: View
         .route("/healthz", get(health))
         .route("/v1/status", get(status))
         .route("/v1/witness", get(witness))
+        .route("/metrics", get(metrics))
         .fallback(|| async {
             refusal(
                 StatusCode::NOT_FOUND,
                 "not_found",
-                "there are /healthz, /v1/status and /v1/witness",
+                "there are /healthz, /v1/status, /v1/witness and /metrics",
             )
         })
         .layer(from_fn_with_state(address, only_this_machine))
@@ -130,6 +132,23 @@ async fn witness(State(view): State<Arc<View>>) -> Json<Value> {
         "distrusted_because": status.distrust(),
         "takes_jobs": view.host.distrust().is_none(),
     }))
+}
+
+/// What Prometheus reads.
+async fn metrics(State(view): State<Arc<View>>, headers: HeaderMap) -> Response {
+    let host = &view.host;
+    let earnings = summary(host, &view.receipts);
+    let now = Now {
+        jobs: host.slots.jobs(),
+        engines: view.offering.engine_names(),
+        earned: earnings.total.earned,
+        fees: earnings.total.fee,
+        pending: earnings.pending,
+        unpaid: host.channels.unpaid(),
+    };
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let (content_type, text) = host.metrics.text(&now, accept);
+    ([(CONTENT_TYPE, content_type)], text).into_response()
 }
 
 async fn status(State(view): State<Arc<View>>) -> Json<Value> {

@@ -83,6 +83,13 @@ impl Offering {
         self.catalogue.subscribe()
     }
 
+    /// The names of the engines that offer something now.
+    pub(crate) fn engine_names(&self) -> BTreeSet<String> {
+        let catalogue = self.catalogue.borrow();
+        let engines = catalogue.engines.iter();
+        engines.map(|engine| engine.name().to_owned()).collect()
+    }
+
     /// Replaces the upstream engines.
     pub(crate) fn set_upstreams(&self, upstreams: Engines) {
         self.state

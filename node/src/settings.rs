@@ -522,13 +522,16 @@ mod tests {
     /// A price with the default for what is charged by time.
     fn price(input: u32, output: u32) -> Price {
         let mut price = Price::per_million_tokens(Credits::micro(input), Credits::micro(output));
-        price.per_million.insert(Unit::GpuMillisecond, PRICE_THOUSAND_SECONDS);
+        price
+            .per_million
+            .insert(Unit::GpuMillisecond, PRICE_THOUSAND_SECONDS);
         price
     }
 
     #[test]
     fn what_is_no_text_has_prices_of_its_own() {
-        let text = "price = { request = \"0.001\", thousand_seconds = 1 }\n[prices]\nwhisper = { megabyte_in = 2 }";
+        let text =
+            "price = { request = \"0.001\", thousand_seconds = 1 }\n[prices]\nwhisper = { megabyte_in = 2 }";
         let settings = resolve(&[], text).unwrap();
         let whisper = settings.prices.of("whisper");
         assert_eq!(whisper.constant, Credits::micro(1_000));
@@ -548,8 +551,15 @@ mod tests {
         let others = &models["*"];
         assert_eq!(others.added, BTreeSet::from([Capability::ImageInput]));
         assert_eq!(others.removed, BTreeSet::from([Capability::Seed]));
-        for wrong in ["kinds = [\"chat\"]", "add_capabilities = [\"flight\"]", "kind = []"] {
-            assert!(toml::from_str::<FileSection>(&format!("[upstream_models.m]\n{wrong}")).is_err(), "{wrong}");
+        for wrong in [
+            "kinds = [\"chat\"]",
+            "add_capabilities = [\"flight\"]",
+            "kind = []",
+        ] {
+            assert!(
+                toml::from_str::<FileSection>(&format!("[upstream_models.m]\n{wrong}")).is_err(),
+                "{wrong}"
+            );
         }
     }
 

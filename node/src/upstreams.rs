@@ -71,7 +71,10 @@ impl UpstreamWatch {
 
     /// Looks again and again, tries what is new, and keeps the offering up to date.
     pub(crate) async fn run(self, offering: Arc<Offering>, stop: CancellationToken) {
-        let trials = self.candidates.iter().map(|candidate| try_on(candidate, &offering));
+        let trials = self
+            .candidates
+            .iter()
+            .map(|candidate| try_on(candidate, &offering));
         tokio::select! {
             () = stop.cancelled() => {}
             ((), _) = join(self.keep_looking(&offering), join_all(trials)) => {}

@@ -12,6 +12,8 @@
 mod asking;
 #[path = "engines/chat.rs"]
 mod chat;
+#[path = "engines/continuation.rs"]
+mod continuation;
 #[path = "engines/damaged_files.rs"]
 mod damaged_files;
 #[path = "engines/embeddings.rs"]

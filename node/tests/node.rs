@@ -16,6 +16,8 @@ mod consumer;
 mod daemon;
 #[path = "node/jobs.rs"]
 mod jobs;
+#[path = "node/kinds.rs"]
+mod kinds;
 #[path = "node/market.rs"]
 mod market;
 #[path = "node/payment.rs"]
@@ -24,7 +26,11 @@ mod payment;
 mod refusals;
 #[path = "node/server.rs"]
 mod server;
+#[path = "node/upstream_facts.rs"]
+mod upstream_facts;
 #[path = "node/upstream_servers.rs"]
 mod upstream_servers;
+#[path = "node/upstream_trials.rs"]
+mod upstream_trials;
 #[path = "node/witness.rs"]
 mod witness;

@@ -1,6 +1,8 @@
 //! `cargo xtask test`: everything that must hold, on a fresh machine with Rust, Python and Node.
 
+mod chromium;
 mod clients;
+mod debian;
 pub(crate) mod environment;
 pub(crate) mod packages;
 mod postgres;

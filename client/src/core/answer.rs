@@ -70,12 +70,15 @@ impl Answer {
                 assembler: Assembler::default(),
                 bytes: 0,
             },
-            (JobKind::Completions, is_stream) => Self::Completion(CompletionAnswer::new(
-                request_id.clone(),
-                model,
-                now_seconds,
-                is_stream.then_some(request.include_usage),
-            )),
+            (JobKind::Completions, is_stream) => {
+                let include_usage = is_stream.then_some(request.include_usage);
+                let answer = CompletionAnswer::new(request_id.clone(), model, now_seconds, include_usage);
+                Self::Completion(if may_continue(request) {
+                    answer.keeping_text()
+                } else {
+                    answer
+                })
+            }
             (JobKind::Embeddings, _) => Self::Embeddings {
                 model,
                 encoding: request.encoding,
@@ -110,38 +113,48 @@ impl Answer {
     /// What there is of it already, where that is kept.
     #[must_use]
     pub const fn partial(&self) -> Option<&PartialAnswer> {
-        match self.normaliser() {
-            Some(normaliser) => normaliser.partial(),
-            None => None,
+        match (self, self.normaliser()) {
+            (Self::Completion(completion), _) => completion.partial(),
+            (_, Some(normaliser)) => normaliser.partial(),
+            (_, None) => None,
         }
     }
 
     /// Whether every choice has its end, so that nothing is missing but the provider's own word for it.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.normaliser().is_some_and(Normaliser::is_finished)
+        match self {
+            Self::Completion(completion) => completion.is_finished(),
+            other => other.normaliser().is_some_and(Normaliser::is_finished),
+        }
     }
 
     /// Why the last message does not continue what there is, where it was refused for that.
     #[must_use]
     pub const fn seam_error(&self) -> Option<SeamError> {
-        match self.normaliser() {
-            Some(normaliser) => normaliser.seam_error(),
-            None => None,
+        match (self, self.normaliser()) {
+            (Self::Completion(completion), _) => completion.seam_error(),
+            (_, Some(normaliser)) => normaliser.seam_error(),
+            (_, None) => None,
         }
     }
 
     /// Takes note of how many tokens the present provider has written up to here.
     pub fn count_tokens(&mut self, written: u64) {
-        if let Some(normaliser) = self.normaliser_mut() {
+        if let Self::Completion(completion) = self {
+            completion.count_tokens(written);
+        } else if let Some(normaliser) = self.normaliser_mut() {
             normaliser.count_tokens(written);
         }
     }
 
     /// From here on another provider's messages follow.
     pub fn go_on(&mut self, continuation: &Continuation) {
-        if let Some(normaliser) = self.normaliser_mut() {
-            normaliser.go_on(continuation.junction.clone(), continuation.tokens_before);
+        let (junction, tokens_before) = (continuation.junction.clone(), continuation.tokens_before);
+        if let Self::Completion(completion) = self {
+            completion.go_on(junction, tokens_before);
+        } else if let Some(normaliser) = self.normaliser_mut() {
+            normaliser.go_on(junction, tokens_before);
         }
     }
 

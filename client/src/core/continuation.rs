@@ -13,10 +13,12 @@ use thiserror::Error;
 
 use crate::core::request::ProgramRequest;
 
+mod anew;
 mod body;
 mod partial;
 mod seam;
 
+pub use anew::AnewWatch;
 use body::{Fields, Written, continued};
 pub use partial::PartialAnswer;
 pub use seam::{Junction, OnDifference, REASONING_FIELDS, Seam, SeamError};
@@ -161,7 +163,11 @@ pub fn plan(
         let reasoning = partial.reasoning().each_ref().map(again);
         return Ok(Continuation {
             request: request.clone(),
-            junction: Junction { content, reasoning },
+            junction: Junction {
+                content,
+                reasoning,
+                anew: AnewWatch::default(),
+            },
             tokens_before: 0,
             needs_continuation: false,
         });
@@ -189,6 +195,7 @@ pub fn plan(
         junction: Junction {
             content,
             reasoning: [Seam::Ended, Seam::Ended],
+            anew: AnewWatch::over(prefix),
         },
         tokens_before,
         needs_continuation: true,

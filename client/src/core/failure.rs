@@ -284,6 +284,16 @@ impl ApiFailure {
         Self::new(504, "provider_timeout", message)
     }
 
+    /// The time that the program gave the request is over. Whoever asks again gives it that time again.
+    #[must_use]
+    pub fn timeout_exceeded(timeout_ms: u64) -> Self {
+        let message = format!(
+            "the request was not answered within the {timeout_ms} ms that timeout_ms allows; what was delivered by \
+             then is paid. Allow more, or ask for fewer tokens"
+        );
+        Self::new(504, "timeout_exceeded", message).useless_to_repeat()
+    }
+
     /// What an engine said, in its own words; a status or code that makes no sense is replaced.
     #[must_use]
     pub fn from_engine(failed: &JobFailed) -> Self {

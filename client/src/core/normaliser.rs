@@ -99,6 +99,14 @@ impl Normaliser {
 
     /// Takes note of how many tokens the present provider has written up to here.
     pub fn count_tokens(&mut self, written: u64) {
+        if self
+            .junction
+            .as_ref()
+            .is_some_and(|junction| junction.anew.is_holding())
+        {
+            // The program does not have that text yet.
+            return;
+        }
         if let Some(partial) = &mut self.partial {
             partial.count_tokens(written);
         }
@@ -241,8 +249,11 @@ impl Normaliser {
             _ => Map::new(),
         };
         delta.retain(|_, field| !field.is_null());
+        let finish = choice
+            .remove("finish_reason")
+            .and_then(|reason| finish_reason(&reason));
         if let Some(junction) = &mut self.junction {
-            junction.apply(&mut delta)?;
+            junction.apply(&mut delta, finish.is_some())?;
         }
         let role = delta.remove("role").unwrap_or_else(|| json!("assistant"));
         let mut normal_delta = Map::new();
@@ -264,16 +275,8 @@ impl Normaliser {
             }
         }
         normal_delta.extend(delta);
-        let finish = choice
-            .remove("finish_reason")
-            .and_then(|reason| finish_reason(&reason));
-        if let Some(junction) = &self.junction {
-            if finish.is_some() && !junction.content.may_end() {
-                return Err(SeamError::OtherText.into());
-            }
-            if finish.is_none() && normal_delta.is_empty() {
-                return Ok(None);
-            }
+        if self.junction.is_some() && finish.is_none() && normal_delta.is_empty() {
+            return Ok(None);
         }
         state.is_finished = finish.is_some();
         *finishes |= state.is_finished;

@@ -20,8 +20,8 @@ mod members;
 const OBJECT: &str = "gristmill";
 /// Its name as JSON. Whoever writes it with escapes has to do without.
 const QUOTED_OBJECT: &str = "\"gristmill\"";
-/// The prefix of the headers.
-const HEADER_PREFIX: &str = "x-gristmill-";
+/// What the names of the headers begin with.
+pub const HEADER_PREFIX: &str = "x-gristmill-";
 /// The shortest and the longest time that a request may be given, in milliseconds.
 const TIMEOUT_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
 

@@ -160,7 +160,7 @@ impl Job {
                     earlier,
                 });
                 self.continuations += 1;
-                self.attempts = 0;
+                self.rounds.begin_rest();
                 Ok(())
             }
             Err(obstacle) => {

@@ -29,7 +29,7 @@ impl Job {
         let explain = |none| explain::no_route(none, self.request(), &constraints);
         match self.fitting(&constraints, &terms, None) {
             Ok(route) => Ok((route, terms)),
-            Err(_) if self.tried.is_empty() => {
+            Err(_) if self.rounds.tried().is_empty() => {
                 market.link.refresh_listings().await;
                 let chosen = self.fitting(&constraints, &terms, None);
                 chosen.map(|route| (route, terms)).map_err(explain)
@@ -39,7 +39,7 @@ impl Job {
     }
 
     /// What the request is restricted to.
-    fn constraints(&self) -> Result<Constraints, ApiFailure> {
+    pub(super) fn constraints(&self) -> Result<Constraints, ApiFailure> {
         let cap = self.market.settings.max_price_per_million;
         constraints_of(&self.context.overrides, cap)
             .map_err(|conflict| ApiFailure::invalid_request(conflict.to_string()))
@@ -52,8 +52,26 @@ impl Job {
         terms: &Terms,
         other_than: Option<AccountId>,
     ) -> Result<Route, NoRoute> {
-        let mut out = self.tried.clone();
+        let mut out = self.rounds.tried().clone();
         out.extend(other_than);
+        self.fitting_beside(constraints, terms, out)
+    }
+
+    /// Whether somebody could be asked in a later round, as far as can be told now.
+    pub(super) fn may_be_asked_later(&self) -> bool {
+        let (Some(terms), Ok(constraints)) = (self.market.link.terms(), self.constraints()) else {
+            return false;
+        };
+        let out = self.rounds.tried_for_good();
+        self.fitting_beside(&constraints, &terms, out).is_ok()
+    }
+
+    fn fitting_beside(
+        &self,
+        constraints: &Constraints,
+        terms: &Terms,
+        mut out: BTreeSet<AccountId>,
+    ) -> Result<Route, NoRoute> {
         loop {
             let route = self.choose(constraints, terms, &out)?;
             let suits = self
@@ -73,20 +91,8 @@ impl Job {
         terms: &Terms,
         tried: &BTreeSet<AccountId>,
     ) -> Result<Route, NoRoute> {
-        let (market, request) = (&self.market, self.request());
-        let needs = Needs {
-            kind: request.kind,
-            model: &request.model,
-            capabilities: &request.needs,
-            body_bytes: request.body.len() as u64,
-            output_tokens_max: request
-                .output_tokens_max
-                .map(|most| most.saturating_mul(request.choices)),
-            choices: request.choices,
-            context_length_above: self.context_length_above,
-            constraints,
-            prefix: &self.prefix,
-        };
+        let market = &self.market;
+        let needs = self.needs(constraints);
         let asker = Asker {
             account: market.account,
             coordinator: terms.coordinator,
@@ -99,5 +105,23 @@ impl Job {
         market
             .mesh
             .with_board(|board| choose(board, &needs, &asker, &records, now_ms, random))
+    }
+
+    /// What the request needs of an offer.
+    pub(super) fn needs<'a>(&'a self, constraints: &'a Constraints) -> Needs<'a> {
+        let request = self.request();
+        Needs {
+            kind: request.kind,
+            model: &request.model,
+            capabilities: &request.needs,
+            body_bytes: request.body.len() as u64,
+            output_tokens_max: request
+                .output_tokens_max
+                .map(|most| most.saturating_mul(request.choices)),
+            choices: request.choices,
+            context_length_above: self.context_length_above,
+            constraints,
+            prefix: &self.prefix,
+        }
     }
 }

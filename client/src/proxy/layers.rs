@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::core::browser_guard::Origins;
-use crate::core::failure::ApiFailure;
 use crate::proxy::Proxy;
 use crate::proxy::answer::failure_response;
 use crate::proxy::priced::BUDGET_ALARM;

@@ -1,5 +1,6 @@
 //! One request from its body to its answer, whatever service's form it has.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use axum::extract::Request;
@@ -13,7 +14,7 @@ use crate::core::context::RequestContext;
 use crate::core::failure::ApiFailure;
 use crate::core::idempotency::RequestDigest;
 use crate::core::keys::Program;
-use crate::core::overrides::RoutingOverrides;
+use crate::core::overrides::{HEADER_PREFIX, RoutingOverrides};
 use crate::core::request::ProgramRequest;
 use crate::core::translation::messages::failure_json;
 use crate::core::translation::{TranslatedRequest, Translation};
@@ -157,15 +158,20 @@ fn digest(
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<RequestDigest, ApiFailure> {
+    let overrides: BTreeMap<&str, &[u8]> = headers
+        .iter()
+        .filter(|(name, _)| name.as_str().starts_with(HEADER_PREFIX))
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect();
     let content_type = content_type(headers);
     let is_form = content_type
         .to_ascii_lowercase()
         .starts_with("multipart/form-data");
     if is_form {
         let canonical = ProgramRequest::canonical_form(content_type, body)?;
-        return Ok(RequestDigest::of(method.as_str(), path, &canonical));
+        return Ok(RequestDigest::of(method.as_str(), path, &overrides, &canonical));
     }
-    Ok(RequestDigest::of(method.as_str(), path, body))
+    Ok(RequestDigest::of(method.as_str(), path, &overrides, body))
 }
 
 fn content_type(headers: &HeaderMap) -> &str {

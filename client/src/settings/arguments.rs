@@ -126,7 +126,16 @@ pub struct ServeArguments {
         value_name = "SECONDS"
     )]
     pub next_chunk_timeout_seconds: Option<u64>,
-    /// How many providers are asked for one request before it fails [default: 3]
+    /// How many providers are asked for one request before it waits, and asks again or fails [default: 3]
     #[arg(long, env = "GRISTMILL_CLIENT_ATTEMPTS_MAX", value_name = "COUNT")]
     pub attempts_max: Option<u32>,
+    /// Ask a second provider where the first token is late; the slower one is cancelled [default: true]
+    #[arg(
+        long,
+        env = "GRISTMILL_CLIENT_HEDGING",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub hedging: Option<bool>,
 }

@@ -62,6 +62,8 @@ pub struct FileSection {
     pub first_chunk_timeout_seconds: Option<u64>,
     /// How long to wait from one output to the next, in seconds. Default: 60.
     pub next_chunk_timeout_seconds: Option<u64>,
-    /// How many providers are asked for one request before it fails, 1 to 16. Default: 3.
+    /// How many providers are asked for one request before it waits, and asks again or fails, 1 to 16. Default: 3.
     pub attempts_max: Option<u32>,
+    /// Whether to ask a second provider where the first token is late; the slower one is cancelled. Default: true.
+    pub hedging: Option<bool>,
 }

@@ -76,7 +76,7 @@ pub(crate) fn read(folder: &Path, mut visit: impl FnMut(Remembered)) -> Result<(
             continue;
         }
         read_month(folder, month, |request| {
-            visit(Remembered::Request(Box::new(request)))
+            visit(Remembered::Request(Box::new(request)));
         })?;
     }
     Ok(())

@@ -12,11 +12,13 @@
 
 mod answers;
 mod commands;
+mod continuation;
 mod directory;
 mod failover;
 mod failures;
 mod guard;
 mod harness;
+mod hedging;
 mod idempotency;
 mod keys;
 mod lifecycle;
@@ -26,5 +28,7 @@ mod page;
 mod payment;
 mod privacy;
 mod provider;
+mod setup;
 mod usage;
 mod witness;
+mod writer;

@@ -119,6 +119,13 @@ async fn the_page_calls_from_its_own_origin_and_no_other_page_does() {
             let refused = get(&market, path, &[foreign]).await;
             assert_eq!(refused.error().0, 403, "{path} {foreign:?}");
         }
+        // A rebound name: for the browser it is the page's own origin.
+        let rebound = [
+            ("host", "evil.example"),
+            ("origin", "http://evil.example"),
+            ("sec-fetch-site", "same-origin"),
+        ];
+        assert_eq!(get(&market, path, &rebound).await.error().0, 403, "{path}");
         let opened = get(&market, path, &[("sec-fetch-site", "none")]).await;
         assert_eq!(opened.status, 200, "{path}");
     }

@@ -10,10 +10,9 @@ use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::{AccountId, Keypair, Signed};
 use gristmill_protocol::ids::ChannelId;
 use gristmill_protocol::job::{
-    Chunk, ConsumerFrame, Delivery, JobAccepted, JobDone, JobFailed, JobKind, JobRefused, OpenJob,
-    ProviderFrame, RefusalCode,
+    Chunk, ConsumerFrame, Delivery, JobAccepted, JobDone, JobFailed, JobRefused, OpenJob, ProviderFrame,
+    RefusalCode,
 };
-use gristmill_protocol::listing::{Capability, Listing, Offer, PrivacyTier};
 use gristmill_protocol::session::provider::{
     ProviderEffect, ProviderEnd, ProviderEvent, ProviderOutcome, ProviderSession, ProviderTerms,
     ProviderTimeouts,
@@ -22,18 +21,23 @@ use gristmill_protocol::tokens::TicketClaims;
 use gristmill_protocol::usage::{Price, Usage};
 use gristmill_protocol::voucher::Voucher;
 use gristmill_transport::job_stream::{FrameReceiver, FrameSender};
+use gristmill_transport::mesh::Multiaddr;
 use gristmill_transport::{Mesh, MeshConfig, ProviderJobStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::harness::{PATIENCE, unix_ms};
+pub use crate::setup::Setup;
+use crate::writer::Writer;
 
 /// What a provider does with a job.
 #[derive(Clone)]
 pub enum Script {
     /// Runs it: the engine goes through these steps.
     Run(Vec<Step>),
+    /// Runs it: the engine does as the request makes it.
+    Write(Box<Writer>),
     /// Refuses it.
     Refuse(RefusalCode, u32),
     /// Says nothing at all.
@@ -80,6 +84,7 @@ pub struct TestProvider {
     pub mesh: Mesh,
     pub jobs: watch::Receiver<Vec<JobRecord>>,
     pub sealed: Vec<u8>,
+    setup: Setup,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
@@ -103,30 +108,6 @@ impl Shared {
     }
 }
 
-/// What a provider offers.
-#[derive(Clone)]
-pub struct Setup {
-    pub kind: JobKind,
-    pub model: &'static str,
-    pub price: u32,
-    pub window: u32,
-    pub capabilities: Vec<Capability>,
-    pub context_length: u32,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            kind: JobKind::ChatCompletions,
-            model: "guide",
-            price: 1_000_000,
-            window: 100_000,
-            capabilities: vec![],
-            context_length: 8_192,
-        }
-    }
-}
-
 impl TestProvider {
     pub async fn start(setup: Setup, coordinator: AccountId, bootstrap: &[String], script: Script) -> Self {
         Self::start_with_keys(setup, vec![coordinator], bootstrap, script).await
@@ -139,46 +120,30 @@ impl TestProvider {
         bootstrap: &[String],
         script: Script,
     ) -> Self {
-        let keypair = Keypair::from_secret(&rand::random());
-        let config = MeshConfig {
-            bootstrap: bootstrap.iter().map(|address| address.parse().unwrap()).collect(),
-            listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()],
-            ..MeshConfig::default()
-        };
-        let (mesh, mut incoming) = Mesh::start(&keypair, config, Arc::new(unix_ms)).await.unwrap();
-        let price = Price::per_million_tokens(Credits::micro(setup.price), Credits::micro(setup.price));
-        let listing = Listing {
-            provider: keypair.account(),
-            sequence: unix_ms(),
-            issued_at_ms: unix_ms(),
-            ttl_ms: 300_000,
-            addresses: mesh.listen_addresses().iter().map(ToString::to_string).collect(),
-            coordinators: coordinators.clone(),
-            region: String::new(),
-            privacy: PrivacyTier::Standard,
-            offers: vec![Offer {
-                kind: setup.kind,
-                model: setup.model.into(),
-                weights_digest: None,
-                quantization: String::new(),
-                context_length: setup.context_length,
-                capabilities: setup.capabilities,
-                price: price.clone(),
-            }],
-            slots: 4,
-            free_slots: 4,
-        };
-        let sealed = listing.seal(&keypair).unwrap();
-        mesh.publish_listing(sealed.clone()).await.unwrap();
         let shared = Arc::new(Shared {
-            keypair: keypair.clone(),
+            keypair: Keypair::from_secret(&rand::random()),
             coordinators,
-            price,
+            price: setup.price(),
             window: Credits::micro(setup.window),
             script: Mutex::new(script),
             channels: Mutex::new(BTreeMap::new()),
             jobs: watch::Sender::new(Vec::new()),
         });
+        let any_port = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()];
+        Self::launch(setup, shared, bootstrap, any_port).await
+    }
+
+    async fn launch(setup: Setup, shared: Arc<Shared>, bootstrap: &[String], listen: Vec<Multiaddr>) -> Self {
+        let keypair = shared.keypair.clone();
+        let config = MeshConfig {
+            bootstrap: bootstrap.iter().map(|address| address.parse().unwrap()).collect(),
+            listen,
+            ..MeshConfig::default()
+        };
+        let (mesh, mut incoming) = Mesh::start(&keypair, config, Arc::new(unix_ms)).await.unwrap();
+        let addresses = mesh.listen_addresses().iter().map(ToString::to_string).collect();
+        let sealed = setup.listing(&keypair, addresses, &shared.coordinators);
+        mesh.publish_listing(sealed.clone()).await.unwrap();
         let (jobs, serving) = (shared.jobs.subscribe(), shared.clone());
         let task = tokio::spawn(async move {
             while let Some((consumer, stream)) = incoming.next().await {
@@ -191,6 +156,7 @@ impl TestProvider {
             mesh,
             jobs,
             sealed,
+            setup,
             shared,
             task,
         }
@@ -216,10 +182,40 @@ impl TestProvider {
             .collect()
     }
 
+    /// What all channels were promised in all, in microcredits.
+    pub fn promised(&self) -> u64 {
+        let vouchers = self.vouchers();
+        let amounts = vouchers
+            .iter()
+            .map(|voucher| voucher.content_unchecked().cumulative);
+        amounts.map(Credits::microcredits).sum()
+    }
+
     /// Ends as a process does that is killed: without a word.
-    pub async fn kill(self) {
+    pub async fn kill(self) -> Killed {
+        let listen = self.mesh.listen_addresses();
         self.task.abort();
         self.mesh.shutdown().await;
+        Killed {
+            listen,
+            setup: self.setup,
+            shared: self.shared,
+        }
+    }
+}
+
+/// What a killed provider leaves on its disk.
+pub struct Killed {
+    listen: Vec<Multiaddr>,
+    setup: Setup,
+    shared: Arc<Shared>,
+}
+
+impl Killed {
+    /// Starts it again, where it was: its last listing holds.
+    pub async fn start_again(self, bootstrap: &[String], script: Script) -> TestProvider {
+        *self.shared.script.lock().unwrap() = script;
+        TestProvider::launch(self.setup, self.shared, bootstrap, self.listen).await
     }
 }
 
@@ -247,7 +243,8 @@ async fn serve(shared: Arc<Shared>, consumer: AccountId, mut stream: ProviderJob
     assert_eq!(claims.sub, consumer, "the ticket is the caller's");
     let (sender, receiver) = stream.split();
     match script {
-        Script::Run(steps) => job.run(steps, &claims, sender, receiver).await,
+        Script::Run(steps) => job.run(steps, None, &claims, sender, receiver).await,
+        Script::Write(writer) => job.run(vec![], Some(*writer), &claims, sender, receiver).await,
         Script::Refuse(code, retry_after_ms) => {
             let mut sender = sender;
             let refused = JobRefused::new(code, retry_after_ms, "told to refuse");
@@ -288,6 +285,7 @@ impl Job {
     async fn run(
         &self,
         steps: Vec<Step>,
+        writer: Option<Writer>,
         claims: &TicketClaims,
         mut sender: FrameSender<ProviderFrame>,
         mut receiver: FrameReceiver<ConsumerFrame>,
@@ -319,6 +317,7 @@ impl Job {
             }
         };
         let (mut steps, mut said, mut engine_runs) = (steps.into_iter().peekable(), 0, false);
+        let mut read = 3;
         loop {
             for effect in std::mem::take(&mut effects) {
                 match effect {
@@ -330,6 +329,10 @@ impl Job {
                     }
                     ProviderEffect::StartEngine { body } => {
                         engine_runs = true;
+                        if let Some(writer) = &writer {
+                            let (tokens, written) = writer.run(&body);
+                            (read, steps) = (tokens, written.into_iter().peekable());
+                        }
                         self.record(|job| job.body = body);
                     }
                     ProviderEffect::StopEngine => engine_runs = false,
@@ -364,7 +367,7 @@ impl Job {
                         said = tokens;
                         ProviderEvent::EngineOutput {
                             message: message.into_bytes(),
-                            meter: Usage::tokens(3, said),
+                            meter: Usage::tokens(read, said),
                         }
                     }
                     Some(Step::SayForever(message)) => {
@@ -373,14 +376,14 @@ impl Job {
                         steps = forever.collect::<Vec<_>>().into_iter().peekable();
                         ProviderEvent::EngineOutput {
                             message: message.into_bytes(),
-                            meter: Usage::tokens(3, said),
+                            meter: Usage::tokens(read, said),
                         }
                     }
                     Some(Step::WaitFor(_)) => continue,
                     Some(Step::Fail(failed)) => ProviderEvent::EngineFailed(failed),
                     Some(Step::Die) => return,
                     None => ProviderEvent::EngineFinished {
-                        usage: Usage::tokens(3, said),
+                        usage: Usage::tokens(read, said),
                     },
                 },
             };

@@ -69,7 +69,8 @@ pub fn catalogue(engines: &[EngineModels], prices: &Prices) -> (Vec<CatalogueEnt
             .iter()
             .map(move |model| (at, (model, &engine.price)))
     });
-    let (last, first): (Vec<_>, Vec<_>) = each.partition(|(_, (model, _))| model.kind == JobKind::Completions);
+    let (last, first): (Vec<_>, Vec<_>) =
+        each.partition(|(_, (model, _))| model.kind == JobKind::Completions);
     for (engine, (model, engine_price)) in first.into_iter().chain(last) {
         let name = model.name.clone();
         let fits =
@@ -184,10 +185,16 @@ mod tests {
         whole.constant = Credits::micro(7);
         whole.per_million.insert(Unit::GpuMillisecond, Credits::micro(5));
         let text = charged(&whole, JobKind::Completions);
-        assert_eq!((text.coefficient(Unit::OutputToken), text.per_million.len()), (Credits::micro(9), 2));
+        assert_eq!(
+            (text.coefficient(Unit::OutputToken), text.per_million.len()),
+            (Credits::micro(9), 2)
+        );
         let speech = charged(&whole, JobKind::AudioSpeech);
         assert_eq!(speech.constant, Credits::micro(7));
-        assert_eq!((speech.coefficient(Unit::GpuMillisecond), speech.per_million.len()), (Credits::micro(5), 1));
+        assert_eq!(
+            (speech.coefficient(Unit::GpuMillisecond), speech.per_million.len()),
+            (Credits::micro(5), 1)
+        );
     }
 
     #[test]
@@ -195,13 +202,19 @@ mod tests {
         let names: Vec<String> = (0..20).map(|number| format!("m{number}")).collect();
         let chats = engine(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let mut both = chats.clone();
-        both.models.extend(chats.models.into_iter().map(|model| EngineModel {
-            kind: JobKind::Completions,
-            ..model
-        }));
+        both.models
+            .extend(chats.models.into_iter().map(|model| EngineModel {
+                kind: JobKind::Completions,
+                ..model
+            }));
         let (entries, omissions) = catalogue(&[both, engine(&["other"])], &Settings::default().prices);
-        let chats = entries.iter().filter(|entry| entry.offer.kind == JobKind::ChatCompletions);
-        assert_eq!((chats.count(), entries.len(), omissions.len()), (21, OFFERS_MAX, 9));
+        let chats = entries
+            .iter()
+            .filter(|entry| entry.offer.kind == JobKind::ChatCompletions);
+        assert_eq!(
+            (chats.count(), entries.len(), omissions.len()),
+            (21, OFFERS_MAX, 9)
+        );
     }
 
     #[test]

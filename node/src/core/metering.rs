@@ -47,6 +47,12 @@ impl PlausibleMeter {
         self.reached.clone()
     }
 
+    /// Whether there was any text, or anything at all of what is passed through.
+    #[must_use]
+    pub const fn has_text(&self) -> bool {
+        self.text_bytes > 0
+    }
+
     fn most(&self, unit: Unit) -> u64 {
         let (input_tokens, output_tokens) = tokens_max(self.kind, self.body_bytes, self.text_bytes);
         match unit {

@@ -159,7 +159,10 @@ impl UpstreamEngine {
     /// The models that were found, as their owner wants them.
     fn as_set(&self, found: Found) -> Vec<Arc<UpstreamModel>> {
         let as_set = |model: UpstreamModel| {
-            let of_name = self.settings.get(&model.name).or_else(|| self.settings.get(&model.id));
+            let of_name = self
+                .settings
+                .get(&model.name)
+                .or_else(|| self.settings.get(&model.id));
             match of_name.or_else(|| self.settings.get(EVERY_MODEL)) {
                 Some(setting) => model.as_set(setting),
                 None => model,
@@ -178,7 +181,13 @@ impl UpstreamEngine {
         let mut has_news = false;
         for (model, trial) in due {
             let verdict = self.hold(&model, trial).await;
-            tracing::debug!(url = self.name, model = model.name, ?trial, ?verdict, "upstream tried");
+            tracing::debug!(
+                url = self.name,
+                model = model.name,
+                ?trial,
+                ?verdict,
+                "upstream tried"
+            );
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             has_news |= state.trials.note(&model.id, trial, verdict, now_ms);
         }

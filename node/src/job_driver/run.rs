@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gristmill_protocol::job::{ConsumerFrame, JobFailed, JobKind, RequestId};
 use gristmill_protocol::session::provider::{
@@ -21,6 +21,7 @@ use super::{JobHost, SEND_TIMEOUT, Taken};
 use crate::channels::OpenChannel;
 use crate::core::metering::PlausibleMeter;
 use crate::engine::{Engine, EngineError, EngineRequest, RequestBody};
+use crate::metrics::EndedJob;
 use crate::slots::JobPlace;
 
 /// How long before its ticket ends a job is broken off, so that its last voucher can still be handed in.
@@ -62,6 +63,9 @@ pub(super) struct JobRun {
     work: Option<EngineTask>,
     broken_off: bool,
     body_by_ms: u64,
+    began: Instant,
+    /// When the first text came, after the beginning.
+    first_text: Option<Duration>,
     outcome: Option<ProviderOutcome>,
 }
 
@@ -93,6 +97,8 @@ impl JobRun {
             place: Some(taken.place),
             work: None,
             broken_off: false,
+            began: Instant::now(),
+            first_text: None,
             outcome: None,
             host,
         };
@@ -165,6 +171,9 @@ impl JobRun {
         let event = match news {
             EngineNews::Output(output) => {
                 let meter = self.meter.after_message(&output.message, &output.meter);
+                if self.first_text.is_none() && self.meter.has_text() {
+                    self.first_text = Some(self.began.elapsed());
+                }
                 ProviderEvent::EngineOutput {
                     message: output.message,
                     meter,
@@ -260,6 +269,13 @@ impl JobRun {
             "job ended"
         );
         self.host.tally.note(self.kind, &self.model, &outcome);
+        self.host.metrics.ended(&EndedJob {
+            kind: self.kind,
+            model: &self.model,
+            outcome: &outcome,
+            duration: self.began.elapsed(),
+            first_text: self.first_text,
+        });
         drop(self.place);
         let (channel, vouchers) = (&self.channel, &self.host.vouchers);
         let last_words = async {

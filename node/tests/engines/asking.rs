@@ -57,7 +57,23 @@ pub(crate) struct Answer {
     pub(crate) usage: Usage,
 }
 
-/// Runs a chat job to its end.
+/// A request to go on with raw text, and other fields.
+pub(crate) fn prompt(prompt: Value, fields: Value) -> EngineRequest {
+    let mut body = json!({"model": MODEL, "prompt": prompt});
+    for (name, value) in fields.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    request(JobKind::Completions, body)
+}
+
+/// A tiny model with random weights and the tokenizer of the guide, whose tokens are parts of words.
+pub(crate) fn wordy_chat(family: Family, template: Option<&str>) -> ChatEngine {
+    let folder = tempfile::tempdir().unwrap();
+    tiny_models::write_wordy_folder(folder.path(), family, 5, template);
+    load_chat(folder.path())
+}
+
+/// Runs a job to its end.
 pub(crate) async fn ask(engine: &dyn Engine, request: EngineRequest) -> Result<Answer, EngineError> {
     let (output, mut receiver) = mpsc::channel::<EngineOutput>(4);
     let collect = async {
@@ -74,10 +90,9 @@ pub(crate) async fn ask(engine: &dyn Engine, request: EngineRequest) -> Result<A
         .map(|piece| serde_json::from_slice(&piece.message).unwrap())
         .collect();
     let delta = |chunk: &Value| {
-        chunk["choices"][0]["delta"]["content"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+        let choice = &chunk["choices"][0];
+        let text = choice["delta"]["content"].as_str().or(choice["text"].as_str());
+        text.unwrap_or_default().to_owned()
     };
     let finish = chunks
         .last()

@@ -67,13 +67,10 @@ async fn the_offer_says_what_the_files_are() {
         Capability::ManyChoices,
         Capability::LogitBias,
         Capability::Seed,
+        Capability::Continuation,
     ];
     // Its template, ChatML, shows no tools.
-    let of_chat = [
-        Capability::Continuation,
-        Capability::StructuredOutput,
-        Capability::StrictSchema,
-    ];
+    let of_chat = [Capability::StructuredOutput, Capability::StrictSchema];
     assert_eq!(model.capabilities, [&of_all[..], &of_chat].concat());
     // It has no tokens that lay out a gap, so there is no suffix.
     let of_text = [Capability::TokenInput, Capability::Echo];

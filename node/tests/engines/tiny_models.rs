@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 pub const VOCABULARY: usize = 272;
+/// The tokens of the guide.
+pub const WORDS: usize = 1536;
 pub const HIDDEN: usize = 64;
 pub const FEED_FORWARD: usize = 96;
 pub const LAYERS: usize = 2;
@@ -191,6 +193,31 @@ pub fn write_folder(folder: &Path, family: Family, seed: u64, dtype: DType, shar
     let config = json!({"eos_token": END, "bos_token": null});
     write_json(&folder.join("tokenizer_config.json"), &config);
     write_safetensors(folder, tensors(family, seed), dtype, shards);
+}
+
+/// Writes a model with the tokenizer of the guide, whose tokens are parts of words.
+pub fn write_wordy_folder(folder: &Path, family: Family, seed: u64, template: Option<&str>) {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("guide");
+    std::fs::copy(guide.join("tokenizer.json"), folder.join("tokenizer.json")).unwrap();
+    let mut text = json!({"eos_token": END, "bos_token": START});
+    if let Some(template) = template {
+        text["chat_template"] = json!(template);
+    }
+    write_json(&folder.join("tokenizer_config.json"), &text);
+    let mut whole = config(family);
+    whole["vocab_size"] = json!(WORDS);
+    whole["eos_token_id"] = json!(2);
+    write_json(&folder.join("config.json"), &whole);
+    let mut tensors = tensors(family, seed);
+    let mut random = ChaCha12Rng::seed_from_u64(seed);
+    for (name, spread) in [("model.embed_tokens.weight", 1.0), ("lm_head.weight", 0.5)] {
+        let numbers: Vec<f32> = (0..WORDS * HIDDEN)
+            .map(|_| spread * (random.next_u32() as f32 / u32::MAX as f32 * 2.0 - 1.0))
+            .collect();
+        let tensor = Tensor::from_vec(numbers, (WORDS, HIDDEN), &Device::Cpu).unwrap();
+        tensors.insert(name.to_owned(), tensor);
+    }
+    write_safetensors(folder, tensors, DType::F32, 1);
 }
 
 pub fn write_safetensors(folder: &Path, tensors: BTreeMap<String, Tensor>, dtype: DType, shards: usize) {

@@ -17,6 +17,7 @@ use gristmill_protocol::session::consumer::{
     ConsumerEffect, ConsumerEvent, ConsumerFailure, ConsumerOutcome, ConsumerSession, ConsumerTerms,
     ConsumerTimeouts,
 };
+use gristmill_protocol::trace::TraceParent;
 use gristmill_protocol::usage::Price;
 use gristmill_transport::mesh::Multiaddr;
 use gristmill_transport::{ConsumerJobStream, CoordinatorClient, Mesh, MeshConfig, ReceiveError};
@@ -32,7 +33,10 @@ static REQUESTS: AtomicU8 = AtomicU8::new(0);
 /// What became of a job.
 pub struct Answer {
     pub accepted: Option<JobAccepted>,
+    /// The messages read as JSON; null where they are none.
     pub messages: Vec<Value>,
+    /// The messages as they came.
+    pub raw: Vec<Vec<u8>>,
     pub outcome: ConsumerOutcome,
 }
 
@@ -40,10 +44,9 @@ impl Answer {
     /// The text of all chunks.
     pub fn text(&self) -> String {
         let text = |message: &Value| {
-            message
-                .pointer("/choices/0/delta/content")?
-                .as_str()
-                .map(str::to_owned)
+            let choice = message.pointer("/choices/0")?;
+            let text = choice.pointer("/delta/content").or_else(|| choice.get("text"))?;
+            text.as_str().map(str::to_owned)
         };
         self.messages.iter().filter_map(text).collect()
     }
@@ -74,6 +77,8 @@ pub struct Ask {
     pub kind: JobKind,
     pub model: String,
     pub body: Vec<u8>,
+    pub content_type: String,
+    pub trace_parent: Option<TraceParent>,
     pub price_cap: Price,
 }
 
@@ -84,6 +89,8 @@ impl Ask {
             kind: JobKind::ChatCompletions,
             model: MODEL.into(),
             body: body.to_string().into_bytes(),
+            content_type: String::new(),
+            trace_parent: None,
             price_cap: price(),
         }
     }
@@ -159,8 +166,8 @@ impl Consumer {
             model: ask.model.clone(),
             price_cap: ask.price_cap.clone(),
             body_bytes: ask.body.len() as u64,
-            content_type: String::new(),
-            trace_parent: None,
+            content_type: ask.content_type.clone(),
+            trace_parent: ask.trace_parent,
         });
         stream.send(&open, PATIENCE).await.unwrap();
         // Two parts, so that bodies in parts are seen. A refusal may end the stream meanwhile.
@@ -203,7 +210,7 @@ impl Consumer {
         };
         let now = clock();
         let mut session = ConsumerSession::open(terms, timeouts, &mut paid.channel, now()).unwrap();
-        let (mut messages, mut accepted) = (Vec::new(), None);
+        let (mut messages, mut raw, mut accepted) = (Vec::new(), Vec::new(), None);
         loop {
             let event = if messages.len() >= cancel_after {
                 ConsumerEvent::Cancel
@@ -219,7 +226,8 @@ impl Consumer {
                     ConsumerEffect::Send(frame) => stream.send(&frame, PATIENCE).await.unwrap(),
                     ConsumerEffect::Accepted(terms) => accepted = Some(*terms),
                     ConsumerEffect::Message(message) => {
-                        messages.push(serde_json::from_slice(&message).unwrap());
+                        messages.push(serde_json::from_slice(&message).unwrap_or_default());
+                        raw.push(message);
                     }
                     ConsumerEffect::End(outcome) => {
                         // The last voucher arrives before the end of the stream does.
@@ -228,6 +236,7 @@ impl Consumer {
                         return Answer {
                             accepted,
                             messages,
+                            raw,
                             outcome: *outcome,
                         };
                     }

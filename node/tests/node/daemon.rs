@@ -1,5 +1,6 @@
 //! The daemon around the jobs: starting, listing, watching, ending.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gristmill_node::settings::LocalApi;
@@ -102,11 +103,34 @@ async fn the_owner_sees_what_goes_on_and_web_pages_do_not() {
             (status, view["account"].as_str()),
             (200, Some(node.account().to_string().as_str()))
         );
-        assert_eq!(view["offers"].as_array().unwrap().len(), 2);
+        // Chats, completions, embeddings, transcripts, speech, images and rankings.
+        assert_eq!(view["offers"].as_array().unwrap().len(), 7);
         assert_eq!(view["jobs"][0]["since_start"]["completed"], 1);
         assert_eq!(view["jobs"][0]["since_start"]["output_tokens"], 3);
         assert_eq!(view["earnings"]["receipts"], 1);
         assert_eq!(view["earnings"]["unpaid"], 0);
+        let scraped = reqwest::get(format!("http://{address}/metrics")).await.unwrap();
+        let families = exposition(&scraped.text().await.unwrap());
+        for name in [
+            "gen_ai_server_request_duration_seconds",
+            "gen_ai_server_time_to_first_token_seconds",
+            "gen_ai_server_time_per_output_token_seconds",
+            "gen_ai_client_token_usage",
+        ] {
+            assert_eq!(families[name].0, "histogram", "{name}");
+        }
+        let value = |name: &str, labels: &str| {
+            let found = families[name]
+                .1
+                .iter()
+                .find(|(series, _)| series.contains(labels));
+            found.unwrap_or_else(|| panic!("{name} has no {labels}")).1
+        };
+        assert_eq!(value("gristmill_jobs_total", "outcome=\"completed\""), 1.0);
+        assert_eq!(value("gristmill_delivered_microcredits_total", ""), 3_005.0);
+        assert_eq!(value("gristmill_engine_up", &market.server.url()), 1.0);
+        let earned = view["earnings"]["earned"].as_u64().unwrap();
+        assert_eq!(value("gristmill_earned_microcredits", ""), earned as f64);
         assert_eq!(get("/v1/status", "evil.example").await.0, 403);
         assert_eq!(get("/v1/nothing", &local).await.0, 404);
     })
@@ -210,6 +234,38 @@ async fn a_stopping_node_finishes_its_jobs_and_takes_no_others() {
         ended.await.unwrap().unwrap();
     })
     .await;
+}
+
+/// Reads the text format of Prometheus
+/// (<https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>): families with their type, and the
+/// values of their series. Panics where it is not in that format.
+fn exposition(text: &str) -> BTreeMap<String, (String, Vec<(String, f64)>)> {
+    let mut families = BTreeMap::<String, (String, Vec<(String, f64)>)>::new();
+    let mut current = String::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            let before = families.insert(name.to_owned(), (kind.to_owned(), Vec::new()));
+            assert!(before.is_none(), "twice: {line}");
+            name.clone_into(&mut current);
+        } else if !line.starts_with("# HELP ") {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let name = series.split('{').next().unwrap();
+            let suffix = name
+                .strip_prefix(&current)
+                .unwrap_or_else(|| panic!("{line} is not of {current}"));
+            let family = families.get_mut(&current).unwrap();
+            let suffixes: &[&str] = if family.0 == "histogram" {
+                &["_bucket", "_sum", "_count"]
+            } else {
+                &[""]
+            };
+            assert!(suffixes.contains(&suffix), "{line}");
+            family.1.push((series.to_owned(), value.parse().unwrap()));
+        }
+    }
+    families
 }
 
 /// The guide is there when nothing else is, and serves like any other model.

@@ -381,11 +381,15 @@ impl ConsumerSession {
         channel: &mut ConsumerChannel,
         effects: &mut Vec<ConsumerEffect>,
     ) {
-        if !matches!(failure, ConsumerFailure::Disconnected) {
-            self.pay(channel, effects);
-            if !matches!(failure, ConsumerFailure::Refused(_) | ConsumerFailure::Failed(_)) {
-                effects.push(ConsumerEffect::Send(ConsumerFrame::Cancel));
-            }
+        // Also where the stream broke: what is promised outlives a restart, and a provider that does not hear it now
+        // is told with the next job on the channel.
+        self.pay(channel, effects);
+        let hears_no_more = matches!(
+            failure,
+            ConsumerFailure::Refused(_) | ConsumerFailure::Failed(_) | ConsumerFailure::Disconnected
+        );
+        if !hears_no_more {
+            effects.push(ConsumerEffect::Send(ConsumerFrame::Cancel));
         }
         self.end(Err(failure), channel, effects);
     }

@@ -291,6 +291,9 @@ impl World {
         self.streams[index].to_consumer.clear();
         self.provider_event(index, ProviderEvent::StreamClosed);
         self.consumer_event(index, ConsumerEvent::StreamClosed);
+        // What was sent on a broken stream does not arrive.
+        self.streams[index].to_provider.clear();
+        self.streams[index].to_consumer.clear();
     }
 
     fn restart_provider(&mut self) {

@@ -1,4 +1,4 @@
-"""The OpenAI Agents SDK, over chat completions."""
+"""The OpenAI Agents SDK, over chat completions and over responses."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ import openai
 from agents import (
     Agent,
     OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
     Runner,
     function_tool,
     set_tracing_disabled,
@@ -29,9 +30,9 @@ def weather(city: str) -> str:
     return f"sunny in {city}"
 
 
-def agent(name=CHAT_MODEL, base_url=BASE_URL, **more):
+def agent(name=CHAT_MODEL, base_url=BASE_URL, over=OpenAIChatCompletionsModel, **more):
     client = AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=60)
-    return Agent(name="miller", model=OpenAIChatCompletionsModel(model=name, openai_client=client), **more)
+    return Agent(name="miller", model=over(model=name, openai_client=client), **more)
 
 
 async def streamed_text(over_agent, prompt):
@@ -70,6 +71,17 @@ async def tools_streamed():
 @check
 async def structured():
     result = await Runner.run(agent(output_type=Mill), "a mill")
+    assert result.final_output == Mill(**MILL)
+
+
+@check
+async def responses():
+    over = OpenAIResponsesModel
+    result = await Runner.run(agent(over=over), QUESTION)
+    assert result.final_output == ANSWER
+    text, result = await streamed_text(agent(over=over, tools=[weather]), WEATHER_QUESTION)
+    assert text == WEATHER_ANSWER and result.final_output == WEATHER_ANSWER
+    result = await Runner.run(agent(over=over, output_type=Mill), "a mill")
     assert result.final_output == Mill(**MILL)
 
 

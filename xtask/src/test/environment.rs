@@ -7,6 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use super::packages::npm_ci;
+
 /// The repository, and the folder for what the tests install.
 #[derive(Debug)]
 pub(crate) struct Workplace {
@@ -51,6 +53,20 @@ impl Workplace {
         let mut command = self.command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(arguments);
         command
+    }
+
+    /// Cargo with as many open files as the system allows.
+    pub(crate) fn with_open_files(&self, arguments: &[&str]) -> Command {
+        if cfg!(windows) {
+            return self.cargo(arguments);
+        }
+        let cargo = self.cargo(arguments);
+        let mut shell = self.command("sh");
+        shell
+            .args(["-c", "ulimit -n \"$(ulimit -H -n)\" && exec \"$@\"", "sh"])
+            .arg(cargo.get_program())
+            .args(cargo.get_args());
+        shell
     }
 
     /// A Python of a virtual environment with the packages that the real-client tests name, made where it is not
@@ -102,20 +118,11 @@ impl Workplace {
             }
         }
         let stamp = folder.join("installed");
-        let wanted = std::fs::read_to_string(folder.join("package.json"))?;
+        let wanted = std::fs::read_to_string(folder.join("package-lock.json"))?;
         if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
             return Ok(folder);
         }
-        let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
-        let mut install = self.command(npm);
-        install.current_dir(&folder);
-        succeed(install.args([
-            "install",
-            "--silent",
-            "--no-audit",
-            "--no-fund",
-            "--no-package-lock",
-        ]))?;
+        succeed(&mut npm_ci(self, &folder))?;
         std::fs::write(&stamp, wanted)?;
         Ok(folder)
     }

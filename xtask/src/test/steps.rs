@@ -3,7 +3,7 @@
 use anyhow::bail;
 
 use super::environment::{Workplace, output, succeed};
-use super::{clients, postgres};
+use super::{chromium, clients, postgres};
 
 /// One step.
 pub(super) struct Step {
@@ -52,6 +52,11 @@ pub(super) const STEPS: &[Step] = &[
         run: test,
     },
     Step {
+        name: "abuse",
+        purpose: "crowds of bad programs at their full size; only where named or in CI",
+        run: abuse,
+    },
+    Step {
         name: "document",
         purpose: "code in documentation compiles and runs",
         run: document,
@@ -63,7 +68,7 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         name: "real-clients",
-        purpose: "OpenAI SDKs, JOSE libraries, processes and faults",
+        purpose: "OpenAI SDKs, JOSE libraries, the local page in a browser, processes and faults",
         run: real_clients,
     },
     Step {
@@ -154,6 +159,25 @@ fn test(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
     succeed(&mut test)
 }
 
+/// The tests of abuse with crowds that need more open files than a process usually may have.
+fn abuse(workplace: &Workplace, thoroughness: Thoroughness) -> anyhow::Result<()> {
+    if thoroughness == Thoroughness::Quick {
+        eprintln!("   left out: the step 'test' has run them with small crowds");
+        return Ok(());
+    }
+    let mut test = workplace.with_open_files(&[
+        "test",
+        "--quiet",
+        "--workspace",
+        "--features",
+        FEATURES,
+        "--test",
+        "client",
+        "abuse::",
+    ]);
+    succeed(test.env("GRISTMILL_FULL_SIZE_CROWDS", "1"))
+}
+
 fn document(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
     succeed(&mut workplace.cargo(&["test", "--quiet", "--workspace", "--doc", "--features", FEATURES]))?;
     let mut document = workplace.cargo(&[
@@ -200,6 +224,7 @@ fn real_clients(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
     let scripts = real_client_scripts(workplace);
     let python = workplace.python(&scripts)?;
     let node_folder = workplace.node_packages(&scripts)?;
+    let chromium = chromium::find_or_install(workplace)?;
     let mut tests = workplace.command(python);
     tests
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5"])
@@ -208,7 +233,9 @@ fn real_clients(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
         .arg(scripts.join("clients"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("GRISTMILL_PROGRAM", workplace.program())
-        .env("GRISTMILL_NODE_FOLDER", node_folder);
+        .env("GRISTMILL_NODE_FOLDER", node_folder)
+        .env("GRISTMILL_CHROMIUM", chromium.browser)
+        .env("GRISTMILL_CHROMEDRIVER", chromium.driver);
     succeed(&mut tests)
 }
 

@@ -89,6 +89,8 @@ pub(super) fn continued(
     let mut edits = Edits::new(body);
     if kind == JobKind::Completions {
         edits.put(fields.prompt, "prompt", &prompt(fields, written.prefix)?);
+        // Our own field, by which a built-in engine finds the seam.
+        edits.put(None, "continued_bytes", &written.prefix.len().to_string());
     } else {
         let messages = fields.messages.ok_or(Obstacle::Unreadable)?;
         write_on(&mut edits, fields, messages, written)?;
@@ -346,11 +348,11 @@ mod tests {
         };
         assert_eq!(
             completion(r#"{"prompt":"Once","stop":["x"]}"#).unwrap(),
-            r#"{"prompt":"Once upon","stop":["x"]}"#
+            r#"{"prompt":"Once upon","stop":["x"],"continued_bytes":5}"#
         );
         assert_eq!(
             completion(r#"{"prompt":["Once"]}"#).unwrap(),
-            r#"{"prompt":"Once upon"}"#
+            r#"{"prompt":"Once upon","continued_bytes":5}"#
         );
         for body in [
             r#"{"prompt":["a","b"]}"#,

@@ -6,6 +6,8 @@
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use super::anew::AnewWatch;
+
 /// Fields of a delta that hold what a model thinks before it answers; servers differ in the name.
 pub const REASONING_FIELDS: [&str; 2] = ["reasoning_content", "reasoning"];
 
@@ -126,23 +128,46 @@ pub struct Junction {
     pub content: Seam,
     /// Of what the model thought before it, in the order of [`REASONING_FIELDS`].
     pub reasoning: [Seam; 2],
+    /// Whether the answer itself begins anew.
+    pub anew: AnewWatch,
 }
 
 impl Junction {
-    /// Takes out of a delta what the program has already.
+    /// Takes out of a delta what the program has already; `ends` where nothing comes after it.
     ///
     /// # Errors
     /// [`SeamError`] where the delta does not continue what the program has.
-    pub fn apply(&mut self, delta: &mut Map<String, Value>) -> Result<(), SeamError> {
+    pub fn apply(&mut self, delta: &mut Map<String, Value>, ends: bool) -> Result<(), SeamError> {
         for (name, seam) in REASONING_FIELDS.into_iter().zip(&mut self.reasoning) {
             pass_field(delta, name, seam)?;
         }
-        pass_field(delta, "content", &mut self.content)?;
         let calls = delta.get("tool_calls").and_then(Value::as_array);
-        if calls.is_some_and(|calls| !calls.is_empty()) && !self.content.may_end() {
-            return Err(SeamError::OtherText);
+        let has_calls = calls.is_some_and(|calls| !calls.is_empty());
+        let text = delta.get("content").and_then(Value::as_str).unwrap_or_default();
+        let passed = self.pass(text, ends || has_calls)?;
+        if !passed.is_empty() {
+            delta.insert("content".into(), passed.into());
+        } else if delta.get("content").is_some_and(Value::is_string) {
+            delta.remove("content");
         }
         Ok(())
+    }
+
+    /// What of the answer's text the program does not have; `ends` where no more text comes.
+    ///
+    /// # Errors
+    /// [`SeamError`] where it does not continue what the program has.
+    pub fn pass(&mut self, text: &str, ends: bool) -> Result<String, SeamError> {
+        let mut text = self.anew.pass(text)?.into_owned();
+        if ends {
+            text.push_str(&self.anew.release());
+        }
+        let passed = self.content.pass(&text).map(str::to_owned);
+        match passed {
+            Ok(_) if ends && !self.content.may_end() => Err(SeamError::OtherText),
+            Err(SeamError::OtherText) if self.anew.looks_anew() => Err(SeamError::BeginsAnew),
+            passed => passed,
+        }
     }
 }
 
@@ -205,12 +230,13 @@ mod tests {
         let mut junction = Junction {
             content: Seam::over("Hi", OnDifference::Refuse),
             reasoning: [Seam::Ended, Seam::Closed],
+            anew: AnewWatch::default(),
         };
         let mut delta = |delta: Value| {
             let Value::Object(mut delta) = delta else {
                 panic!("{delta}")
             };
-            junction.apply(&mut delta).map(|()| Value::Object(delta))
+            junction.apply(&mut delta, false).map(|()| Value::Object(delta))
         };
         assert_eq!(delta(json!({"content": "H", "reasoning": "hm"})), Ok(json!({})));
         assert_eq!(delta(json!({"tool_calls": [{}]})), Err(SeamError::OtherText));

@@ -167,14 +167,20 @@ fn joined(
     partial: &mut PartialAnswer,
     continuation: &Continuation,
     pieces: &[&str],
+    ends: bool,
 ) -> Result<(), SeamError> {
     let mut junction = continuation.junction.clone();
     partial.go_on(continuation.tokens_before);
     for (piece, written) in pieces.iter().zip(1..) {
         let mut delta = delta(piece);
-        junction.apply(&mut delta)?;
+        junction.apply(&mut delta, false)?;
         partial.observe(0, &delta);
         partial.count_tokens(written);
+    }
+    if ends {
+        let mut last = Map::new();
+        junction.apply(&mut last, true)?;
+        partial.observe(0, &last);
     }
     Ok(())
 }
@@ -183,14 +189,14 @@ fn joined(
 fn a_second_break_in_the_middle_of_the_repetition_loses_nothing() {
     let mut partial = partial("A market of GPUs");
     let first = plan(&exact(), &partial, None, Joining::Compared).unwrap();
-    joined(&mut partial, &first, &[" G"]).unwrap();
+    joined(&mut partial, &first, &[" G"], false).unwrap();
     assert_eq!(
         (partial.content(), partial.tokens_at(16)),
         ("A market of GPUs", 4)
     );
     let second = plan(&exact(), &partial, None, Joining::Compared).unwrap();
     assert_eq!(first, second);
-    joined(&mut partial, &second, &[" GPUs", " for", " all"]).unwrap();
+    joined(&mut partial, &second, &[" GPUs", " for", " all"], true).unwrap();
     assert_eq!(
         (partial.content(), partial.tokens_at(24)),
         ("A market of GPUs for all", 5)
@@ -227,7 +233,7 @@ proptest! {
                 .map(|at| text_of(at, window[1].min(at + piece)))
                 .collect();
             let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
-            prop_assert_eq!(joined(&mut partial, &continuation, &pieces), Ok(()));
+            prop_assert_eq!(joined(&mut partial, &continuation, &pieces, window[1] == letters.len()), Ok(()));
         }
         prop_assert_eq!(partial.content(), text.as_str());
     }

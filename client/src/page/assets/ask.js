@@ -73,7 +73,9 @@ class Tally {
     }
     facts.push(["First words after", duration(this.#firstMs)], ["In all", duration(totalMs)]);
     if (this.summary !== null) {
-      facts.push(["Provider", element("code", this.summary.provider)]);
+      // Several where one finished what another had begun.
+      const paid = this.summary.providers?.map(({ provider }) => provider) ?? [this.summary.provider];
+      paid.forEach((provider) => facts.push(["Provider", element("code", provider)]));
       facts.push(["Request", element("code", this.summary.request_id)]);
     }
     return facts;
@@ -94,7 +96,7 @@ class Tally {
 function readChunk(chunk, view, tally) {
   tally.usage = chunk.usage ?? tally.usage;
   tally.summary = chunk.gristmill ?? tally.summary;
-  for (const { delta = {}, finish_reason: finish } of chunk.choices) {
+  for (const { delta = {}, finish_reason: finish } of chunk.choices ?? []) {
     const reasoning = delta.reasoning_content ?? delta.reasoning ?? "";
     if (reasoning !== "") {
       tally.firstWords();

@@ -2,11 +2,8 @@
 
 import { CallError, call, inWords, key, setKey } from "./api.js";
 import { setUpAsking } from "./ask.js";
-import { lastDays, spendingChart } from "./chart.js";
-import {
-  amount, count, counted, credits, duration, kinds, localTime, price, shortAccount, speed,
-} from "./format.js";
-import { element, say, showFacts, showTable } from "./tables.js";
+import { count, counted, duration, kinds, price, shortAccount, speed } from "./format.js";
+import { element, say, showTable } from "./tables.js";
 
 const REFRESH_MS = 5_000;
 /** Rows of a table of models; whoever has more narrows them down. */
@@ -30,10 +27,6 @@ function changed(name, value) {
 
 function account(text) {
   return element("code", shortAccount(text), { title: text });
-}
-
-function time(milliseconds) {
-  return element("time", localTime(milliseconds), { datetime: new Date(milliseconds).toISOString() });
 }
 
 // The line on top
@@ -80,7 +73,7 @@ const modelColumns = [
   { label: "Credits per million tokens", cell: (model) => price(model.price) },
   { label: "Context", number: true, cell: (model) => count(model.context_length) },
   { label: "Providers", number: true, cell: (model) => count(model.providers) },
-  { label: "First words after", number: true, cell: (model) => duration(model.first_output_ms) },
+  { label: "First output after", number: true, cell: (model) => duration(model.first_output_ms) },
 ];
 
 function showModels(state) {
@@ -105,40 +98,7 @@ function showModels(state) {
   }
 }
 
-// Spending
-
-const dayColumns = [
-  { label: "Day", cell: ({ group }) => group },
-  { label: "Requests", number: true, cell: (day) => count(day.requests) },
-  { label: "Failed", number: true, cell: (day) => count(day.failed) },
-  { label: "Tokens in", number: true, cell: (day) => count(day.input_tokens) },
-  { label: "Tokens out", number: true, cell: (day) => count(day.output_tokens) },
-  { label: "Credits", number: true, cell: (day) => credits(day.cost) },
-];
-
-function showSpending(nowMs, days) {
-  const last = lastDays(days, nowMs);
-  if (!changed("spending", last)) {
-    return;
-  }
-  const sum = (some) => amount(some.reduce((total, day) => total + day.cost, 0));
-  showFacts(byId("spending-sums"), [
-    ["Today (UTC)", sum(last.slice(-1))],
-    ["Last 7 days", sum(last.slice(-7))],
-    [`Last ${last.length} days`, sum(last)],
-  ]);
-  const busy = last.filter((day) => day.requests > 0).reverse();
-  byId("spending-figure").hidden = busy.length === 0;
-  byId("spending-details").hidden = busy.length === 0;
-  if (busy.length > 0) {
-    byId("spending-chart").replaceChildren(spendingChart(last));
-    say(byId("spending-caption"), "Credits by day (UTC); the top line is the most that was spent on one.");
-  }
-  const nothing = `Nothing was asked in the last ${last.length} days.`;
-  showTable(byId("days-table"), dayColumns, busy, byId("spending-note"), nothing);
-}
-
-// Providers and requests
+// Providers
 
 const conditions = {
   good: ["Good", "good"],
@@ -159,53 +119,14 @@ const providerColumns = [
   },
   { label: "Requests", number: true, cell: (provider) => count(provider.requests) },
   { label: "Failed", number: true, cell: (provider) => count(provider.failed) },
-  { label: "First words after", number: true, cell: (provider) => duration(provider.first_output_ms) },
+  { label: "First output after", number: true, cell: (provider) => duration(provider.first_output_ms) },
   { label: "Tokens per second", number: true, cell: (provider) => speed(provider.tokens_per_second) },
-];
-
-function tokens(usage) {
-  return `${count(usage.input_token ?? 0)} in, ${count(usage.output_token ?? 0)} out`;
-}
-
-function outcome({ status, code }) {
-  return status < 400
-    ? element("span", "Answered", { class: "good" })
-    : element("span", `Failed: ${code ?? "unknown"} (${status})`, { class: "bad" });
-}
-
-function askedModel({ model, kind }) {
-  return kind === "chat_completions" ? model : `${model} (${kinds([kind])})`;
-}
-
-function askedProviders({ providers }) {
-  const list = element("span");
-  providers.forEach(({ provider }, index) => list.append(index > 0 ? ", " : "", account(provider)));
-  return providers.length === 0 ? "none" : list;
-}
-
-const requestColumns = [
-  { label: "Time", cell: (request) => time(request.started_at_ms) },
-  { label: "Model", long: true, cell: askedModel },
-  { label: "Key", long: true, cell: (request) => request.key ?? "none" },
-  { label: "Provider", cell: askedProviders },
-  { label: "Tokens", number: true, cell: ({ usage }) => tokens(usage) },
-  { label: "Credits", number: true, cell: (request) => credits(request.cost) },
-  { label: "First words after", number: true, cell: (request) => duration(request.first_token_ms) },
-  { label: "In all", number: true, cell: (request) => duration(request.duration_ms) },
-  { label: "Outcome", long: true, cell: outcome },
 ];
 
 function showProviders({ providers }) {
   if (changed("providers", providers)) {
     showTable(byId("providers-table"), providerColumns, providers, byId("providers-note"),
       "Nobody was asked anything since the client started.");
-  }
-}
-
-function showRequests({ requests }) {
-  if (changed("requests", requests)) {
-    showTable(byId("requests-table"), requestColumns, requests, byId("requests-note"),
-      "Nothing was asked yet. Try a prompt above, or point a program at this endpoint.");
   }
 }
 
@@ -257,21 +178,17 @@ function show() {
   showStatus(state);
   showModels(state);
   showProviders(state);
-  for (const id of ["spending", "requests"]) {
-    byId(id).hidden = state.days === undefined;
-    byId(`${id}-link`).hidden = state.days === undefined;
-  }
-  if (state.days !== undefined) {
-    showSpending(state.now_ms, state.days);
-    showRequests(state);
-  }
   say(byId("version"), `Gristmill ${state.version}`);
+}
+
+async function told(path) {
+  const response = await call(path);
+  return response.json();
 }
 
 async function look() {
   try {
-    const response = await call("/v1/page/state");
-    state = await response.json();
+    state = await told("/v1/page/state");
   } catch (error) {
     if (error instanceof CallError && error.needsKey) {
       askForKey();

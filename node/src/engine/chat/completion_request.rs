@@ -33,6 +33,9 @@ pub(super) struct CompletionRequest {
     pub(super) echo: bool,
     /// What follows the text to be written.
     pub(super) suffix: Option<String>,
+    /// How much at the end of the prompt is an answer that was begun, in bytes (`continued_bytes`, our own field:
+    /// another engine takes the whole for a prompt).
+    pub(super) continued_bytes: usize,
 }
 
 impl CompletionRequest {
@@ -58,7 +61,9 @@ impl CompletionRequest {
             logprobs: logprobs.map(|top| usize::try_from(top).unwrap_or(0)),
             echo: fields::flag(fields, "echo")?.unwrap_or(false),
             suffix: suffix(fields)?,
+            continued_bytes: continued_bytes(fields)?,
         };
+        request.check_continuation()?;
         if request.echo && request.suffix.is_some() {
             return Err(invalid_request(
                 "suffix",
@@ -67,6 +72,29 @@ impl CompletionRequest {
         }
         Ok(request)
     }
+
+    /// Refuses what can't be continued.
+    fn check_continuation(&self) -> Result<(), EngineError> {
+        let refuse = |message: &str| Err(invalid_request("continued_bytes", message));
+        if self.continued_bytes == 0 {
+            return Ok(());
+        }
+        if self.echo || self.suffix.is_some() {
+            return refuse("an answer with an 'echo' or a 'suffix' can't be continued");
+        }
+        match self.prompts.as_slice() {
+            [Prompt::Text(text)] => match text.len().checked_sub(self.continued_bytes) {
+                Some(start) if text.is_char_boundary(start) => Ok(()),
+                _ => refuse("'continued_bytes' must count whole characters at the end of the prompt"),
+            },
+            _ => refuse("only one prompt that is a text can be continued"),
+        }
+    }
+}
+
+fn continued_bytes(fields: &Fields) -> Result<usize, EngineError> {
+    let bytes = fields::integer(fields, "continued_bytes", 0, u64::MAX)?.unwrap_or(0);
+    Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
 fn suffix(fields: &Fields) -> Result<Option<String>, EngineError> {
@@ -170,6 +198,17 @@ mod tests {
             CompletionRequest::parse(&many).unwrap_err().param.as_deref(),
             Some("prompt")
         );
+        for body in [
+            json!({"prompt": "hé", "continued_bytes": 1}),
+            json!({"prompt": "hi", "continued_bytes": 3}),
+            json!({"prompt": "hi", "continued_bytes": -1}),
+            json!({"prompt": ["a", "b"], "continued_bytes": 1}),
+            json!({"prompt": [1], "continued_bytes": 1}),
+            json!({"prompt": "hi", "continued_bytes": 1, "echo": true}),
+        ] {
+            let error = CompletionRequest::parse(&body).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some("continued_bytes"), "{body}");
+        }
         let both = json!({"prompt": "a", "echo": true, "suffix": "b"});
         assert_eq!(
             CompletionRequest::parse(&both).unwrap_err().param.as_deref(),

@@ -114,12 +114,12 @@ impl LoadedModel {
             Capability::LogitBias,
             Capability::Seed,
         ];
+        capabilities.extend(self.vocabulary.as_ref().map(|_| Capability::Continuation));
         if kind == JobKind::Completions {
             capabilities.extend([Capability::TokenInput, Capability::Echo]);
             capabilities.extend(self.fill.map(|_| Capability::Suffix));
             return capabilities;
         }
-        capabilities.extend(self.vocabulary.as_ref().map(|_| Capability::Continuation));
         if self.grammars.is_some() {
             capabilities.extend([Capability::StructuredOutput, Capability::StrictSchema]);
         }

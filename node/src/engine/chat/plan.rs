@@ -103,6 +103,9 @@ impl LoadedModel {
     /// A 400 that names the field at fault.
     pub(super) fn plan_completion(&self, body: &Value, seed: u64) -> Result<JobPlan, EngineError> {
         let request = CompletionRequest::parse(body)?;
+        if request.continued_bytes > 0 {
+            return self.plan_continued_completion(&request, seed);
+        }
         let mut prompts = Vec::with_capacity(request.prompts.len());
         for prompt in &request.prompts {
             let tokens = self.completion_tokens(prompt, request.suffix.as_deref())?;
@@ -117,6 +120,25 @@ impl LoadedModel {
         }
         let mut plan = self.job(prompts, &request.options, seed)?;
         plan.logprobs = request.logprobs;
+        Ok(plan)
+    }
+
+    /// Plans the going on with an answer that stands at the end of its prompt.
+    fn plan_continued_completion(
+        &self,
+        request: &CompletionRequest,
+        seed: u64,
+    ) -> Result<JobPlan, EngineError> {
+        let Some(Prompt::Text(text)) = request.prompts.first() else {
+            return Err(unsupported_parameter("continued_bytes"));
+        };
+        let (prompt, begun) = text.split_at(text.len() - request.continued_bytes);
+        let continued = self.continued_text(begun, "continued_bytes")?;
+        let tokens = self.completion_tokens(&Prompt::Text(prompt.to_owned()), None)?;
+        let planned = self.prompt(tokens, continued.tokens_max(), "prompt", Some(request.max_tokens))?;
+        let mut plan = self.job(vec![planned], &request.options, seed)?;
+        plan.logprobs = request.logprobs;
+        plan.continued = Some(continued);
         Ok(plan)
     }
 
@@ -217,10 +239,13 @@ impl LoadedModel {
             (PromptEnd::WithinLastMessage, Some(last)) if !last.content.is_empty() => &last.content,
             _ => return Ok(None),
         };
-        let Some(vocabulary) = &self.vocabulary else {
-            return Err(unsupported_parameter("continue_final_message"));
-        };
-        Ok(Some(Continued::new(text, &self.text.tokenizer, vocabulary)))
+        self.continued_text(text, "continue_final_message").map(Some)
+    }
+
+    fn continued_text(&self, text: &str, field: &str) -> Result<Continued, EngineError> {
+        let vocabulary = self.vocabulary.as_ref();
+        let vocabulary = vocabulary.ok_or_else(|| unsupported_parameter(field))?;
+        Ok(Continued::new(text, &self.text.tokenizer, vocabulary))
     }
 
     fn calls(&self, tools: &ToolRequest) -> Result<Option<CallPlan>, EngineError> {

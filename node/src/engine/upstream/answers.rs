@@ -62,7 +62,12 @@ impl UpstreamJob<'_> {
     }
 
     /// Sends the request and waits for the beginning of its answer.
-    async fn post(&self, content_type: &str, accept: &'static str, body: Bytes) -> Result<Response, EngineError> {
+    async fn post(
+        &self,
+        content_type: &str,
+        accept: &'static str,
+        body: Bytes,
+    ) -> Result<Response, EngineError> {
         let content_type = HeaderValue::from_str(content_type)
             .map_err(|_| invalid_request("body", "the content type is no header value"))?;
         let path = format!("v1{}", self.request.kind.path());
@@ -111,14 +116,20 @@ impl UpstreamJob<'_> {
         let request = self.request;
         let body = body::streaming(self.json()?, &self.model.id, self.software);
         let mut response = self
-            .post(JSON, "text/event-stream, application/json", body.to_string().into())
+            .post(
+                JSON,
+                "text/event-stream, application/json",
+                body.to_string().into(),
+            )
             .await?;
         let mut events = EventStream::default();
         let now_s = (system_clock())() / 1_000;
         let mut chunks = ChunkReader::new(request.kind, &request.model, &request.request_id, now_s);
         let mut is_done = false;
         while !is_done {
-            let Some(part) = next_part(&mut response).await? else { break };
+            let Some(part) = next_part(&mut response).await? else {
+                break;
+            };
             let read = events
                 .push(&part)
                 .map_err(|error| errors::provider_failed(error.to_string()))?;

@@ -28,7 +28,9 @@ pub(super) fn streaming(body: &Value, model: &str, software: UpstreamKind) -> Va
         body["stream_options"]["continuous_usage_stats"] = json!(true);
     }
     // LM Studio knows no `json_object`; any object is the same.
-    if software == UpstreamKind::LmStudio && body.pointer("/response_format/type") == Some(&json!("json_object")) {
+    if software == UpstreamKind::LmStudio
+        && body.pointer("/response_format/type") == Some(&json!("json_object"))
+    {
         body["response_format"] = json!({
             "type": "json_schema", "json_schema": {"name": "object", "schema": {"type": "object"}},
         });
@@ -41,6 +43,8 @@ pub(super) fn streaming(body: &Value, model: &str, software: UpstreamKind) -> Va
 pub(super) fn for_model(body: &Value, model: &str) -> Value {
     let mut fields = body.as_object().cloned().unwrap_or_default();
     fields.retain(|name, _| name == "model" || !name.eq_ignore_ascii_case("model"));
+    // The market's own field, which servers refuse or ignore: they take the whole prompt for one.
+    fields.remove("continued_bytes");
     fields.insert("model".to_owned(), json!(model));
     Value::Object(fields)
 }
@@ -56,10 +60,16 @@ pub(super) fn passed(
     body: &RequestBody,
 ) -> Result<(String, Bytes), EngineError> {
     let RequestBody::PassedThrough { content_type, bytes } = body else {
-        return Err(invalid_request("body", "the body was to be passed through and was read"));
+        return Err(invalid_request(
+            "body",
+            "the body was to be passed through and was read",
+        ));
     };
     if kind == JobKind::AudioTranscriptions {
-        return Ok((content_type.clone(), form_for_model(content_type, bytes, &model.id)?));
+        return Ok((
+            content_type.clone(),
+            form_for_model(content_type, bytes, &model.id)?,
+        ));
     }
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if !essence.is_empty() && !essence.eq_ignore_ascii_case(JSON) {
@@ -125,7 +135,10 @@ pub(super) fn refuse_what_is_too_long(
         single => std::slice::from_ref(single),
     });
     let bytes = match kind {
-        JobKind::ChatCompletions => texts.filter_map(|message| message.get("content")).map(content_bytes).sum(),
+        JobKind::ChatCompletions => texts
+            .filter_map(|message| message.get("content"))
+            .map(content_bytes)
+            .sum(),
         // Each text of a list is read by itself.
         _ => texts.map(content_bytes).max().unwrap_or(0),
     };
@@ -189,7 +202,8 @@ mod tests {
             sent["stream_options"],
             json!({"include_usage": true, "other": 1, "continuous_usage_stats": true})
         );
-        let body = json!({"stream_options": null, "Model": "dearer", "MODEL": "dearest"});
+        let body =
+            json!({"stream_options": null, "Model": "dearer", "MODEL": "dearest", "continued_bytes": 4});
         assert_eq!(
             streaming(&body, "m", UpstreamKind::Other),
             json!({"stream_options": {"include_usage": true}, "model": "m", "stream": true})
@@ -214,8 +228,14 @@ mod tests {
         assert_eq!((content_type.as_str(), &bytes[..]), (JSON, body.as_bytes()));
         let (_, bytes) = passed(JobKind::Rerank, &model("/a/m.gguf"), &raw(JSON, body)).unwrap();
         assert_eq!(&bytes[..], b"{\"model\":\"/a/m.gguf\",\"input\":1.5}");
-        let other = raw("application/json; charset=utf-8", "{\"model\":\"m\",\"Model\":\"dearer\"}");
-        assert_eq!(&passed(JobKind::Rerank, &model("m"), &other).unwrap().1[..], b"{\"model\":\"m\"}");
+        let other = raw(
+            "application/json; charset=utf-8",
+            "{\"model\":\"m\",\"Model\":\"dearer\"}",
+        );
+        assert_eq!(
+            &passed(JobKind::Rerank, &model("m"), &other).unwrap().1[..],
+            b"{\"model\":\"m\"}"
+        );
     }
 
     #[test]
@@ -231,7 +251,12 @@ mod tests {
             assert_eq!(error.status, 400, "{body}");
         }
         let read = RequestBody::Json(json!({}));
-        assert_eq!(passed(JobKind::AudioSpeech, &model("m"), &read).unwrap_err().status, 400);
+        assert_eq!(
+            passed(JobKind::AudioSpeech, &model("m"), &read)
+                .unwrap_err()
+                .status,
+            400
+        );
     }
 
     fn form(model: &str) -> String {
@@ -247,7 +272,10 @@ mod tests {
         let sent = |id: &str, body: String| {
             passed(JobKind::AudioTranscriptions, &model(id), &raw(content_type, body))
         };
-        assert_eq!(sent("m", form("m")).unwrap(), (content_type.to_owned(), form("m").into()));
+        assert_eq!(
+            sent("m", form("m")).unwrap(),
+            (content_type.to_owned(), form("m").into())
+        );
         assert_eq!(sent("/a/m.gguf", form("m")).unwrap().1, form("/a/m.gguf"));
         let twice = form("m").replace("\"file\"; filename=\"a\"", "\"model\"");
         assert_eq!(sent("m", twice).unwrap_err().status, 400);

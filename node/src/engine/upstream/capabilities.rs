@@ -9,7 +9,14 @@ use super::models::UpstreamKind;
 
 /// Parts of the names of models that see. vLLM does not say.
 const SIGHT_MARKS: [&str; 8] = [
-    "-vl", "vision", "llava", "pixtral", "internvl", "minicpm-v", "gemma-3-", "omni",
+    "-vl",
+    "vision",
+    "llava",
+    "pixtral",
+    "internvl",
+    "minicpm-v",
+    "gemma-3-",
+    "omni",
 ];
 
 /// What a server honours with every model. What depends on the model, or on how the server was started, is added by
@@ -63,19 +70,17 @@ pub(super) const fn concerns(capability: Capability, kind: JobKind) -> bool {
         return true;
     }
     match kind {
-        JobKind::ChatCompletions => !matches!(capability, C::Dimensions | C::TokenInput | C::Echo | C::Suffix),
+        JobKind::ChatCompletions => {
+            !matches!(capability, C::Dimensions | C::TokenInput | C::Echo | C::Suffix)
+        }
         JobKind::Completions => matches!(
             capability,
-            C::Logprobs
-                | C::ManyChoices
-                | C::LogitBias
-                | C::Seed
-                | C::TokenInput
-                | C::Echo
-                | C::Suffix
+            C::Logprobs | C::ManyChoices | C::LogitBias | C::Seed | C::TokenInput | C::Echo | C::Suffix
         ),
         JobKind::Embeddings => matches!(capability, C::Dimensions | C::TokenInput),
-        JobKind::AudioTranscriptions | JobKind::AudioSpeech | JobKind::ImageGenerations | JobKind::Rerank => false,
+        JobKind::AudioTranscriptions | JobKind::AudioSpeech | JobKind::ImageGenerations | JobKind::Rerank => {
+            false
+        }
     }
 }
 
@@ -83,7 +88,10 @@ pub(super) const fn concerns(capability: Capability, kind: JobKind) -> bool {
 pub(super) fn of_offer(known: &BTreeSet<Capability>, kind: JobKind) -> Vec<Capability> {
     // Every field of what is passed through reaches the server as it is.
     let passed = kind.is_passed_through().then_some(Capability::Passthrough);
-    let said = known.iter().copied().filter(|capability| concerns(*capability, kind));
+    let said = known
+        .iter()
+        .copied()
+        .filter(|capability| concerns(*capability, kind));
     said.chain(passed).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
@@ -133,11 +141,21 @@ mod tests {
             UpstreamKind::LlamaCpp,
             UpstreamKind::LmStudio,
         ] {
-            assert!(!of_software(kind).contains(&Capability::Passthrough), "{}", kind.name());
-            assert!(!of_software(kind).contains(&Capability::Continuation), "it is tried");
+            assert!(
+                !of_software(kind).contains(&Capability::Passthrough),
+                "{}",
+                kind.name()
+            );
+            assert!(
+                !of_software(kind).contains(&Capability::Continuation),
+                "it is tried"
+            );
         }
         assert_eq!(
-            of_offer(&of_software(UpstreamKind::Other).iter().copied().collect(), JobKind::Completions),
+            of_offer(
+                &of_software(UpstreamKind::Other).iter().copied().collect(),
+                JobKind::Completions
+            ),
             [Capability::Passthrough]
         );
     }

@@ -45,7 +45,9 @@ impl Case {
     /// Whether the chunks of an answer go on where the partial one ends. A model that thinks first has not gone on.
     pub(super) fn is_continued_by(&self, chunks: &[Value]) -> bool {
         let text = |name: &str| -> String {
-            let deltas = chunks.iter().filter_map(|chunk| chunk.pointer("/choices/0/delta"));
+            let deltas = chunks
+                .iter()
+                .filter_map(|chunk| chunk.pointer("/choices/0/delta"));
             deltas.filter_map(|delta| delta.get(name)?.as_str()).collect()
         };
         let has_thought = ["reasoning", "reasoning_content"]
@@ -76,8 +78,14 @@ mod tests {
             " day",
             "",
         ] {
-            assert!(!after_word.is_continued_by(&chunks("content", &[answer])), "{answer}");
-            assert!(!within_word.is_continued_by(&chunks("content", &[answer])), "{answer}");
+            assert!(
+                !after_word.is_continued_by(&chunks("content", &[answer])),
+                "{answer}"
+            );
+            assert!(
+                !within_word.is_continued_by(&chunks("content", &[answer])),
+                "{answer}"
+            );
         }
         let mut thinks = chunks("reasoning_content", &["The user wants"]);
         thinks.extend(chunks("content", &[" Wednesday"]));

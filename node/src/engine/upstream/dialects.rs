@@ -100,9 +100,14 @@ pub(super) fn lm_studio(entry: &ModelEntry, answer: &Value) -> UpstreamModel {
     let context = number("loaded_context_length")
         .or_else(|| number("max_context_length").map(|trained| trained.min(CONTEXT_LENGTH)));
     let abilities = words(known.and_then(|known| known.get("capabilities")));
-    let mut model = UpstreamModel::new(entry, UpstreamKind::LmStudio, kinds::with_completions(kind), context)
-        .with(Capability::Tools, abilities.iter().any(|word| word == "tool_use"))
-        .with(Capability::ImageInput, text("type") == "vlm");
+    let mut model = UpstreamModel::new(
+        entry,
+        UpstreamKind::LmStudio,
+        kinds::with_completions(kind),
+        context,
+    )
+    .with(Capability::Tools, abilities.iter().any(|word| word == "tool_use"))
+    .with(Capability::ImageInput, text("type") == "vlm");
     model.quantization = text("quantization").to_lowercase();
     model.is_loaded = text("state") != "not-loaded";
     model
@@ -165,10 +170,16 @@ pub(super) fn ollama(entry: &ModelEntry, shown: Option<&Value>, server: OllamaSe
         Some(room) => Some(room.min(trained.unwrap_or(u32::MAX))),
         None => Some(trained.unwrap_or(CONTEXT_LENGTH).min(CONTEXT_LENGTH)),
     };
-    let mut model = UpstreamModel::new(entry, UpstreamKind::Ollama, kinds::with_completions(kind), context)
-        .with(Capability::Tools, can("tools"))
-        .with(Capability::ImageInput, can("vision"))
-        .with(Capability::Logprobs, server.gives_logprobs());
+    let mut model = UpstreamModel::new(
+        entry,
+        UpstreamKind::Ollama,
+        kinds::with_completions(kind),
+        context,
+    )
+    .with(Capability::Tools, can("tools"))
+    .with(Capability::ImageInput, can("vision"))
+    .with(Capability::Suffix, can("insert"))
+    .with(Capability::Logprobs, server.gives_logprobs());
     model.quantization = text("/details/quantization_level").to_lowercase();
     model.is_loaded = loaded.is_some();
     model

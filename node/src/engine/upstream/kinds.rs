@@ -111,7 +111,8 @@ mod tests {
     #[test]
     fn vllm_serves_what_it_lists_unless_it_lists_everything() {
         let listed = |paths: &[&str]| {
-            let paths: serde_json::Map<_, _> = paths.iter().map(|path| ((*path).to_owned(), json!({}))).collect();
+            let paths: serde_json::Map<_, _> =
+                paths.iter().map(|path| ((*path).to_owned(), json!({}))).collect();
             of_vllm("some-whisper", &endpoints(&json!({"paths": paths})))
         };
         let chat = ["/v1/chat/completions", "/v1/completions", "/health"];
@@ -119,9 +120,15 @@ mod tests {
             listed(&chat),
             BTreeSet::from([JobKind::ChatCompletions, JobKind::Completions])
         );
-        assert_eq!(listed(&["/v1/rerank", "/rerank"]), BTreeSet::from([JobKind::Rerank]));
+        assert_eq!(
+            listed(&["/v1/rerank", "/rerank"]),
+            BTreeSet::from([JobKind::Rerank])
+        );
         let whisper = BTreeSet::from([JobKind::AudioTranscriptions]);
-        assert_eq!(listed(&["/v1/chat/completions", "/v1/embeddings", "/v1/rerank"]), whisper);
+        assert_eq!(
+            listed(&["/v1/chat/completions", "/v1/embeddings", "/v1/rerank"]),
+            whisper
+        );
         assert_eq!(listed(&[]), whisper);
     }
 }

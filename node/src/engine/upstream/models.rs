@@ -118,7 +118,10 @@ impl UpstreamModel {
     /// What is offered for a kind of job, with what was found out by trying.
     pub(super) fn offer(&self, kind: JobKind, tried: &BTreeSet<Capability>) -> EngineModel {
         let known = self.capabilities.union(tried);
-        let known = known.copied().filter(|known| !self.refused.contains(known)).collect();
+        let known = known
+            .copied()
+            .filter(|known| !self.refused.contains(known))
+            .collect();
         EngineModel {
             name: self.name.clone(),
             kind,
@@ -165,7 +168,9 @@ impl ModelEntry {
 /// The texts of a list.
 pub(super) fn words(list: Option<&Value>) -> Vec<String> {
     let items = list.and_then(Value::as_array).into_iter().flatten();
-    items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    items
+        .filter_map(|item| item.as_str().map(str::to_owned))
+        .collect()
 }
 
 /// The models of `/v1/models`; `None` where this is no such answer.

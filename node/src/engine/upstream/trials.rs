@@ -122,7 +122,9 @@ impl Trials {
             Verdict::Can => State::Settled(true),
             Verdict::Cannot => State::Settled(false),
             Verdict::Unknown => {
-                let wait_ms = AGAIN_AFTER_MS.saturating_mul(1 << times.min(16)).min(AGAIN_AFTER_MAX_MS);
+                let wait_ms = AGAIN_AFTER_MS
+                    .saturating_mul(1 << times.min(16))
+                    .min(AGAIN_AFTER_MAX_MS);
                 State::PutOff {
                     times: times.saturating_add(1),
                     until_ms: now_ms.saturating_add(wait_ms),
@@ -191,7 +193,10 @@ mod tests {
             );
             trials.note("m", Trial::Continuation, Verdict::Unknown, now_ms);
             let wait_ms = (AGAIN_AFTER_MS << times.min(16)).min(AGAIN_AFTER_MAX_MS);
-            assert_eq!(due(&trials, UpstreamKind::Ollama, model("m"), now_ms + wait_ms - 1), []);
+            assert_eq!(
+                due(&trials, UpstreamKind::Ollama, model("m"), now_ms + wait_ms - 1),
+                []
+            );
             now_ms += wait_ms;
         }
     }

@@ -38,7 +38,7 @@ pub(super) fn install() -> anyhow::Result<Installed> {
             .python("litellm-proxy")
             .context("LiteLLM's proxy can't be installed")?,
         portkey: environments
-            .node("portkey", "portkey.json")
+            .node("portkey", "portkey")
             .context("Portkey's gateway can't be installed")?,
     })
 }

@@ -90,7 +90,12 @@ impl Continued {
             .rev()
             .take(WORD_TOKENS_MAX)
             .position(begins_word);
-        nearest.map_or(last, |back| last - back)
+        match nearest {
+            Some(back) => last - back,
+            // A short text is its first word.
+            None if self.tokens.len() <= WORD_TOKENS_MAX => 0,
+            None => last,
+        }
     }
 }
 

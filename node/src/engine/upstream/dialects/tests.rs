@@ -45,7 +45,8 @@ fn vllm_tells_its_context_length_and_its_endpoints() {
 fn sglang_tells_what_its_model_is_and_how_it_was_started() {
     let told = entry(json!({"id": "m", "owned_by": "sglang", "max_model_len": 8_192}));
     assert_eq!(kind_of(std::slice::from_ref(&told)), Some(UpstreamKind::SgLang));
-    let model = json!({"is_generation": true, "has_image_understanding": true, "has_audio_understanding": false});
+    let model =
+        json!({"is_generation": true, "has_image_understanding": true, "has_audio_understanding": false});
     let server = json!({"tool_call_parser": "qwen25", "enable_deterministic_inference": true});
     let able = sglang(&told, Some(&model), Some(&server));
     assert_eq!((able.context_length, kinds(&able)), (8_192, CHAT.to_vec()));
@@ -68,7 +69,10 @@ fn llama_cpp_has_room_for_what_it_says_and_takes_what_it_says() {
     assert_eq!(kind_of(std::slice::from_ref(&told)), Some(UpstreamKind::LlamaCpp));
     let props = json!({"default_generation_settings": {"n_ctx": 8_192}, "modalities": {"vision": true, "audio": false}});
     let model = llama_cpp(&told, Some(&props));
-    assert_eq!((model.name.as_str(), model.context_length), ("qwen3-8b-q4", 8_192));
+    assert_eq!(
+        (model.name.as_str(), model.context_length),
+        ("qwen3-8b-q4", 8_192)
+    );
     assert!(has(&model, Capability::ImageInput) && !has(&model, Capability::AudioInput));
     assert!(!has(&model, Capability::ForcedTools) && model.is_loaded);
     assert_eq!(llama_cpp(&told, None).context_length, CONTEXT_LENGTH);
@@ -95,7 +99,11 @@ fn lm_studio_tells_kind_quantization_room_and_abilities() {
     assert!(has(&chat, Capability::Tools) && has(&chat, Capability::ImageInput) && chat.is_loaded);
     let embeddings = lm_studio(&entry(json!({"id": "b"})), &answer);
     assert_eq!(
-        (kinds(&embeddings), embeddings.context_length, embeddings.is_loaded),
+        (
+            kinds(&embeddings),
+            embeddings.context_length,
+            embeddings.is_loaded
+        ),
         (vec![JobKind::Embeddings], 512, false)
     );
     let unknown = lm_studio(&entry(json!({"id": "c"})), &answer);
@@ -116,7 +124,10 @@ fn shown(parameters: &str, capabilities: Value) -> Value {
 fn ollama_has_room_for_its_setting_not_for_what_the_model_was_trained_for() {
     let llama = entry(json!({"id": "llama3.2:3b", "owned_by": "library"}));
     let context = |shown: Option<&Value>, running: Option<&Value>| {
-        let server = OllamaServer { running, version: None };
+        let server = OllamaServer {
+            running,
+            version: None,
+        };
         ollama(&llama, shown, server).context_length
     };
     let plain = shown("stop \"<|eot_id|>\"", json!(["completion", "tools"]));
@@ -136,18 +147,27 @@ fn ollama_tells_what_its_models_can_do() {
     let llama = entry(json!({"id": "llama3.2:3b", "owned_by": "library"}));
     let model = |words: Value, version: &str| {
         let (shown, version) = (shown("", words), json!({"version": version}));
-        let server = OllamaServer { running: None, version: Some(&version) };
+        let server = OllamaServer {
+            running: None,
+            version: Some(&version),
+        };
         ollama(&llama, Some(&shown), server)
     };
     let able = model(json!(["completion", "tools", "vision"]), "0.40.12");
-    assert_eq!((kinds(&able), able.quantization.as_str()), (CHAT.to_vec(), "q4_k_m"));
+    assert_eq!(
+        (kinds(&able), able.quantization.as_str()),
+        (CHAT.to_vec(), "q4_k_m")
+    );
     for capability in [Capability::Tools, Capability::ImageInput, Capability::Logprobs] {
         assert!(has(&able, capability), "{capability:?}");
     }
     assert!(!has(&able, Capability::ForcedTools) && !able.is_loaded);
     let plain = model(json!(["completion"]), "0.12.10");
     assert!(!has(&plain, Capability::Tools) && !has(&plain, Capability::Logprobs));
-    assert!(has(&model(json!(["completion"]), "0.12.11-rc1"), Capability::Logprobs));
+    assert!(has(
+        &model(json!(["completion"]), "0.12.11-rc1"),
+        Capability::Logprobs
+    ));
     assert_eq!(kinds(&model(json!(["embedding"]), "")), [JobKind::Embeddings]);
     assert_eq!(kinds(&model(json!(["image"]), "")), [JobKind::ImageGenerations]);
 }
