@@ -33,6 +33,7 @@ mod rounds;
 mod routes;
 
 use continuing::{Continuing, Delivered};
+pub(crate) use explain::no_route;
 use race::RaceEnd;
 pub(crate) use recipient::JobEvent;
 use recipient::Recipient;

@@ -27,6 +27,7 @@ mod directory;
 mod idempotency;
 mod layers;
 pub(crate) mod listener;
+mod openapi;
 mod passed;
 mod priced;
 mod run;
@@ -90,15 +91,22 @@ impl Proxy {
             .merge(page::data())
             .layer(from_fn_with_state(proxy.clone(), layers::ask_for_key));
         let anthropic = Router::new()
-            .route("/v1/messages", runs(Endpoint::Messages))
-            .route("/v1/messages/count_tokens", post(counting::messages_count_tokens))
+            .route(
+                "/v1/messages",
+                // Its own, so that this too is said in Anthropic's words.
+                runs(Endpoint::Messages).fallback(method_not_allowed),
+            )
+            .route(
+                "/v1/messages/count_tokens",
+                post(counting::messages_count_tokens).fallback(method_not_allowed),
+            )
             .layer(from_fn_with_state(proxy.clone(), layers::ask_for_key))
             .layer(from_fn(anthropic::speak));
         Router::new()
             .merge(keyed)
             .merge(anthropic)
             .merge(page::files())
-            .route("/openapi.json", get(directory::openapi))
+            .route("/openapi.json", get(openapi::document))
             .route("/healthz", get(directory::health))
             .route("/readyz", get(directory::readiness))
             .fallback(unknown_route)

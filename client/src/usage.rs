@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::wallet::lock;
 
 mod course;
+mod month_sums;
 pub(crate) mod store;
 mod writer;
 
@@ -72,10 +73,11 @@ impl UsageBook {
         clock: Clock,
         exporter: Option<SpanExporter>,
     ) -> Result<(Self, UsageWriter), UsageFileError> {
-        store::tidy(&folder)?;
+        store::tidy(&folder, clock())?;
         let (mut finished, mut spending) = (Finished::default(), Spending::new(budget));
         store::read(&folder, |remembered| match remembered {
             Remembered::Spent { key, cost, at_ms } => spending.recall(Some(key), cost, at_ms),
+            Remembered::Month(table) => finished.table.merge(table),
             Remembered::Request(request) => {
                 spending.recall(request.key_id, request.cost, request.started_at_ms);
                 finished.add(request.into());

@@ -8,11 +8,12 @@ use std::time::Duration;
 use gristmill_protocol::channel::ConsumerChannel;
 use gristmill_protocol::coordinator_api::OpenChannelRequest;
 use gristmill_protocol::credits::Credits;
-use gristmill_protocol::identity::{AccountId, Keypair};
+use gristmill_protocol::identity::{AccountId, Keypair, Signed};
 use gristmill_protocol::ids::ChannelId;
 use gristmill_protocol::jws::TokenError;
 use gristmill_protocol::tokens::TicketClaims;
 use gristmill_protocol::usage::Price;
+use gristmill_protocol::voucher::Voucher;
 use gristmill_transport::coordinator_client::verify_by_any;
 use gristmill_transport::{Clock, CoordinatorCallError, CoordinatorClient};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
@@ -383,6 +384,15 @@ impl Wallet {
             open.stored.is_retired = true;
         }
         self.note_change();
+    }
+
+    /// Hands in a voucher that its provider could not hear any more, on its behalf: a killed provider is paid for what
+    /// it delivered. Where the coordinator does not take it, the next job on the channel brings it.
+    pub(crate) async fn hand_in(self: Arc<Self>, voucher: Signed<Voucher>) {
+        match self.client.settle(&[voucher]).await {
+            Ok(answer) => tracing::debug!(results = ?answer.results, "a last voucher was handed in"),
+            Err(error) => tracing::debug!(%error, "a last voucher was not handed in"),
+        }
     }
 
     /// Says that something was promised.

@@ -165,6 +165,7 @@ async fn status(State(view): State<Arc<View>>) -> Json<Value> {
                 "engine": catalogue.engine_name(place),
                 "quantization": offer.quantization,
                 "context_length": offer.context_length,
+                "capabilities": offer.capabilities,
                 "price": offer.price,
             })
         })

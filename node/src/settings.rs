@@ -95,7 +95,7 @@ pub enum LocalApi {
 /// Which upstream servers a node uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstreams {
-    /// Whether to look for Ollama, vLLM, llama.cpp and LM Studio at their usual ports on loopback.
+    /// Whether to look for Ollama, vLLM, llama.cpp, LM Studio and SGLang at their usual ports on loopback.
     pub discover: bool,
     /// Servers that the owner named.
     pub urls: Vec<Url>,

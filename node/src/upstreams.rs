@@ -17,12 +17,13 @@ use crate::settings::Upstreams;
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How often engines are asked whether their models have changed.
 const REFRESH: Duration = Duration::from_secs(5);
-/// Where upstreams are by default: Ollama, vLLM, llama.cpp, LM Studio.
-const USUAL_PLACES: [&str; 4] = [
+/// Where upstreams are by default: Ollama, vLLM, llama.cpp, LM Studio, SGLang.
+const USUAL_PLACES: [&str; 5] = [
     "http://127.0.0.1:11434/",
     "http://127.0.0.1:8000/",
     "http://127.0.0.1:8080/",
     "http://127.0.0.1:1234/",
+    "http://127.0.0.1:30000/",
 ];
 
 /// The upstream servers of a node, those that are there and those that may come.
@@ -136,10 +137,10 @@ mod tests {
             allowed_hosts: vec![],
             models: BTreeMap::new(),
         };
-        assert_eq!(places(&settings).len(), 4);
+        assert_eq!(places(&settings).len(), 5);
         settings.urls = vec![Url::parse("http://127.0.0.1:8000/v1").unwrap()];
         assert_eq!(places(&settings)[0], "http://127.0.0.1:8000/v1");
-        assert_eq!(places(&settings).len(), 4);
+        assert_eq!(places(&settings).len(), 5);
         settings.discover = false;
         assert_eq!(places(&settings).len(), 1);
         settings.urls = vec![Url::parse("http://192.168.1.5:8000").unwrap()];

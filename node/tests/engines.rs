@@ -12,15 +12,21 @@
 mod asking;
 #[path = "engines/chat.rs"]
 mod chat;
+#[path = "engines/completions.rs"]
+mod completions;
 #[path = "engines/continuation.rs"]
 mod continuation;
 #[path = "engines/damaged_files.rs"]
 mod damaged_files;
 #[path = "engines/embeddings.rs"]
 mod embeddings;
+#[path = "engines/grammars.rs"]
+mod grammars;
 #[path = "engines/guide.rs"]
 mod guide;
 #[path = "engines/hub.rs"]
 mod hub;
 #[path = "engines/tiny_models.rs"]
 mod tiny_models;
+#[path = "engines/tools.rs"]
+mod tools;

@@ -10,6 +10,7 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 
 use crate::listing_gossip::{self, Report};
+use crate::routing_herd::{self, ROUTING_HERD};
 use crate::scenario::{LISTING_GOSSIP, Scenario};
 
 /// The subcommands of `gristmill simulate`.
@@ -23,6 +24,16 @@ pub enum Command {
                             gristmill simulate run my_scenario.toml --seed 7 --json")]
     Run {
         /// A scenario file [default: listing_gossip, which comes with the program]
+        scenario: Option<PathBuf>,
+        /// The seed of everything that is random
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Run a herd of consumers that choose providers, with the shipped policy and with another one
+    #[command(after_help = "Examples:\n  gristmill simulate herd --seed 7\n  \
+                            gristmill simulate herd my_herd.toml --seed 7 --json")]
+    Herd {
+        /// A scenario file [default: routing_herd, which comes with the program]
         scenario: Option<PathBuf>,
         /// The seed of everything that is random
         #[arg(long, default_value_t = 1)]
@@ -44,6 +55,15 @@ pub fn run(command: Command, json: bool) -> anyhow::Result<ExitCode> {
             stdout
                 .write_all(LISTING_GOSSIP.as_bytes())
                 .context("the scenario could not be written to stdout")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Herd { scenario, seed } => {
+            let text = scenario
+                .as_deref()
+                .map_or_else(|| Ok(ROUTING_HERD.to_owned()), read_text)?;
+            let scenario = routing_herd::Scenario::parse(&text).context("that is no scenario of a herd")?;
+            let report = routing_herd::run(&scenario, seed)?;
+            print_herd(&report, json, &mut stdout).context("the report could not be written to stdout")?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Run { scenario, seed } => {
@@ -72,9 +92,13 @@ fn embedded() -> anyhow::Result<Scenario> {
     clippy::disallowed_methods,
     reason = "the command line reads the scenario, before the run begins"
 )]
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path)
+        .with_context(|| format!("the scenario {} could not be read", path.display()))
+}
+
 fn read(path: &Path) -> anyhow::Result<Scenario> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("the scenario {} could not be read", path.display()))?;
+    let text = read_text(path)?;
     Scenario::parse(&text).with_context(|| format!("{} is no scenario", path.display()))
 }
 
@@ -86,6 +110,18 @@ fn print(report: &Report, json: bool, out: &mut impl Write) -> anyhow::Result<()
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED);
     table.add_rows(report.rows().into_iter().map(|(name, value)| [name, value]));
+    writeln!(out, "{}\n\n{}\n\n{table}", report.question, report.answer)?;
+    Ok(())
+}
+
+fn print_herd(report: &routing_herd::Report, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(report)?)?;
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED);
+    table.add_rows(report.rows());
     writeln!(out, "{}\n\n{}\n\n{table}", report.question, report.answer)?;
     Ok(())
 }

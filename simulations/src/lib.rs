@@ -2,7 +2,8 @@
 //! code, and get the same answer for the same seed on every machine.
 //!
 //! [`engine`] orders events and keeps time, [`topology`] says who is connected to whom, [`scenario`] reads what a
-//! researcher wrote, and [`listing_gossip`] is the world that it runs.
+//! researcher wrote. There are two worlds: [`listing_gossip`], of how listings travel, and [`routing_herd`], of how
+//! consumers choose.
 
 #![cfg_attr(
     test,
@@ -17,5 +18,6 @@
 pub mod cli;
 pub mod engine;
 pub mod listing_gossip;
+pub mod routing_herd;
 pub mod scenario;
 pub mod topology;

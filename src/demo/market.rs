@@ -214,7 +214,6 @@ async fn start_provider(
         mesh_listen: MeshListen::At(vec![FREE_MESH_PORT.parse()?]),
         upstreams: Upstreams {
             discover: false,
-            models: std::collections::BTreeMap::new(),
             ..defaults.upstreams.clone()
         },
         models: Some(vec![ModelSetting {

@@ -3,10 +3,12 @@
 import json
 import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
@@ -119,10 +121,40 @@ def test_an_answer_streams_and_is_accounted_for(page):
     def recorded():
         return {row["Provider"].removeprefix("…"): row for row in page.rows("providers-table")}.get(facts["Provider"][-8:])
     record = eventually("a record of the provider", lambda: (row := recorded()) and " ms" in row["First output after"] and row)
-    assert record["Now"] == "Good" and int(record["Requests"]) >= 1 and record["Failed"] == "0"
+    assert record["Now"] == "Good" and int(record["Requests"]) >= 1 and record["Failures"] == "0"
     measured = {row["Model"]: row["First output after"] for row in page.rows("models-table")}
     assert " ms" in measured[CHAT_MODEL]
     assert page.logs() == []
+
+
+def test_what_was_asked_and_spent_is_shown(page):
+    def today():
+        return page.facts("spending-sums").get("Today (UTC)", "0 credits")
+    before = today()
+    page.ask("Grain goes in.")
+    assert page.ended() == "Answered."
+    facts = page.facts("answer-facts")
+    eventually("the spending", lambda: today() != before)
+    [newest, *_] = page.rows("requests-table")
+    assert newest["Model"] == CHAT_MODEL and newest["Outcome"] == "Answered"
+    assert newest["Tokens"] == facts["Tokens"] and f"{newest['Credits']} credits" == facts["Cost"]
+    assert newest["Provider"].removeprefix("…") == facts["Provider"][-8:]
+    assert " first output " in newest["Took"]
+    page.find("spending-details").find_element(By.TAG_NAME, "summary").click()
+    [day, *_] = page.rows("days-table")
+    assert int(day["Requests"]) >= 1 and day["Day"] == time.strftime("%Y-%m-%d", time.gmtime())
+    assert f"{day['Credits']} credits" == today()
+    chart = page.script("return document.querySelector('#spending-chart svg').getAttribute('aria-label')")
+    assert chart.startswith("Spending in the last 30 days: ") and day["Day"] in chart
+    # A failure is in the log, too, and costs nothing.
+    page.ask("break")
+    assert page.ended() == "Not answered."
+    failed = eventually("the failure", lambda: (row := page.rows("requests-table")[0])["Outcome"] != "Answered" and row)
+    assert failed["Outcome"].startswith("Failed") and failed["Credits"] == "0"
+    # No prompt and no answer is anywhere but in the form and in the answer.
+    for path in ("page/state", "usage", "usage/requests"):
+        told = json.dumps(get(f"{page.url}/v1/{path}"))
+        assert "Grain" not in told and "You said" not in told
 
 
 def test_an_answer_can_be_stopped(page, upstream_server):
@@ -183,13 +215,13 @@ def test_everything_works_by_keyboard_alone(page, upstream_server):
     assert page.active() == "main"
     page.open()
     order = []
-    for _ in range(8):
+    for _ in range(10):
         page.press(Keys.TAB)
         order.append(page.active())
         outline = page.script("return getComputedStyle(document.activeElement).outlineStyle")
         assert outline == "solid", f"the focus is seen on {order[-1]}"
-    assert order == ["Skip to content", "Try it", "Models", "Providers", "model",
-                     "output-limit", "prompt", "ask"]
+    assert order == ["Skip to content", "Try it", "Models", "Spending", "Providers", "Requests",
+                     "model", "output-limit", "prompt", "ask"]
     page.open()
     while page.active() != "model":
         page.press(Keys.TAB)
@@ -219,6 +251,7 @@ def test_it_is_accessible_and_fits(page, axe, scheme, width):
     assert page.violations(axe) == []
     page.ask("Is this to be read. Yes it is, " + "evenverylongwordslikethisone" * 8)
     assert page.ended() == "Answered."
+    page.find("spending-details").find_element(By.TAG_NAME, "summary").click()
     page.picture(f"{scheme}-{width}")
     assert page.violations(axe) == []
     assert page.overflow() == [0, []]
@@ -258,7 +291,7 @@ def test_it_follows_the_readers_wishes(page):
 def test_a_key_is_asked_for_and_forgotten_with_the_tab(locked_page, axe):
     page = locked_page
     assert page.text("status") == "This endpoint asks for a key."
-    assert page.find("key").is_displayed() and page.rows("models-table") == []
+    assert page.find("key").is_displayed() and not page.find("sheets").is_displayed()
     assert page.violations(axe) == []
     page.picture("key")
     page.find("key-text").send_keys("sk-wrong-0123456789", Keys.ENTER)
@@ -272,10 +305,11 @@ def test_a_key_is_asked_for_and_forgotten_with_the_tab(locked_page, axe):
     assert KEY not in page.driver.page_source
     # It outlives a reload, and no more.
     page.open()
-    assert page.text("key-reason") == "Your key is in use."
+    assert page.text("key-reason") == "Your key is in use." and page.find("sheets").is_displayed()
     page.find("key-forget").click()
     eventually("the key is forgotten", lambda: page.text("status") == "This endpoint asks for a key.")
     assert page.script("return sessionStorage.length") == 0
+    assert not page.find("sheets").is_displayed() and page.active() == "key-text"
 
 
 def test_nobody_to_ask_is_told_in_words(locked_page, axe):
@@ -283,6 +317,7 @@ def test_nobody_to_ask_is_told_in_words(locked_page, axe):
     page.find("key-text").send_keys(KEY, Keys.ENTER)
     eventually("how things stand", lambda: "nobody offers a model yet" in page.text("status"))
     assert "Nobody offers a model at the moment" in page.text("models-note")
+    assert "Nothing was asked" in page.text("requests-note")
     page.find("prompt").send_keys("Is anybody there?")
     page.find("ask").click()
     assert "nobody offers one for chat" in page.text("ask-error") and page.active() == "model"
@@ -292,6 +327,8 @@ def test_nobody_to_ask_is_told_in_words(locked_page, axe):
     assert page.ended() == "Not answered."
     told = page.text("ask-error")
     assert "Nobody serves this at the moment" in told and "Trying again makes sense after" in told
+    eventually("the failure is in the log", lambda: page.rows("requests-table"))
+    assert not page.find("spending-figure").is_displayed(), "there is nothing to draw"
     assert page.violations(axe) == []
     page.picture("nobody")
 

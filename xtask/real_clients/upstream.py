@@ -15,6 +15,8 @@ EMBEDDING_MODEL = "upstream-embedding"
 OPENAIS_EMBEDDING_MODEL = "text-embedding-3-small"
 # Prompts that begin so are answered without end.
 ENDLESS = "for ever"
+# Prompts that begin so are thought about first.
+THINKING = "think first"
 PROMPT_TOKENS = 7
 # Seconds between two chunks of an endless answer.
 PAUSE_SECONDS = 0.005
@@ -64,6 +66,7 @@ class Reply:
         said = text_of(last["content"])
         asked = next((text_of(each["content"]) for each in reversed(messages) if each["role"] == "user"), "")
         self.calls, self.words, self.pause = [], [], 0
+        self.thoughts = ["Let me", " think."] if said.startswith(THINKING) else []
         choice = request.get("tool_choice", "auto")
         if said.startswith(ENDLESS):
             self.words, self.pause = ["again "] * 100_000, PAUSE_SECONDS
@@ -111,6 +114,8 @@ class Reply:
             yield {"tool_calls": [{"index": index, "id": f"call_{index}", "type": "function", "function": function}]}
             for piece in pieces(arguments):
                 yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+        for word in self.thoughts:
+            yield {"reasoning_content": word}
         for word in self.words:
             yield {"content": word}
 
@@ -136,11 +141,23 @@ class Handler(BaseHTTPRequestHandler):
                 for name in (CHAT_MODEL, EMBEDDING_MODEL, OPENAIS_EMBEDDING_MODEL)
             ]
             return self.answer(200, {"object": "list", "data": models})
+        if self.path == "/openapi.json":
+            paths = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+            return self.answer(200, {"openapi": "3.1.0", "paths": {path: {"post": {}} for path in paths}})
         self.answer(404, {"error": {"message": "no such page", "code": 404}})
 
     def do_POST(self):
+        try:
+            self.answer_request()
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            # Nothing was sent yet: what it makes of a request comes before the headers.
+            self.answer(400, {"error": {"message": f"the request has no such shape: {error!r}", "code": 400}})
+
+    def answer_request(self):
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.requests.append(request)
+        # What nodes try by themselves is no request of a program.
+        if self.headers["x-request-id"] != "trial":
+            self.server.requests.append(request)
         if self.path == "/v1/embeddings":
             return self.embeddings(request)
         if self.path == "/v1/completions":

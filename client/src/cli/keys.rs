@@ -166,6 +166,8 @@ fn spent(data_dir: &Path) -> anyhow::Result<Spending> {
     let mut recall = |key: Option<KeyId>, cost, at_ms| spending.recall(key, cost, at_ms);
     store::read(&data_dir.join(store::FOLDER), |remembered| match remembered {
         Remembered::Spent { key, cost, at_ms } => recall(Some(key), cost, at_ms),
+        // What keys spent in it is told beside it.
+        Remembered::Month(_) => {}
         Remembered::Request(request) => recall(request.key_id, request.cost, request.started_at_ms),
     })?;
     Ok(spending)

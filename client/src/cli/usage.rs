@@ -36,10 +36,10 @@ pub(super) fn show(
     stdout: &mut impl io::Write,
 ) -> anyhow::Result<ExitCode> {
     let mut usage = UsageTable::default();
-    store::read(&data_dir.join(store::FOLDER), |remembered| {
-        if let Remembered::Request(request) = remembered {
-            usage.add(&request);
-        }
+    store::read(&data_dir.join(store::FOLDER), |remembered| match remembered {
+        Remembered::Request(request) => usage.add(&request),
+        Remembered::Month(table) => usage.merge(table),
+        Remembered::Spent { .. } => {}
     })?;
     let report = usage.report(arguments.by, arguments.since, arguments.key.as_deref());
     if arguments.csv {

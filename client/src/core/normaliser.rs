@@ -10,7 +10,7 @@ use gristmill_protocol::job::{JobFailed, RequestId};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use crate::core::continuation::{Junction, PartialAnswer, SeamError};
+use crate::core::continuation::{Junction, PartialAnswer, REASONING_FIELDS, SeamError};
 use crate::core::request::CHOICES_MAX;
 use crate::core::tool_calls::ToolCalls;
 
@@ -168,6 +168,7 @@ impl Normaliser {
         if let Some(partial) = &mut self.partial {
             normal.iter().for_each(|choice| partial.observe_choice(choice));
         }
+        normal.iter_mut().for_each(name_reasoning_twice);
         let mut value = self.header();
         for (name, field) in chunk {
             if !field.is_null() && !value.contains_key(&name) {
@@ -290,6 +291,20 @@ impl Normaliser {
     }
 }
 
+/// Servers write what a model thinks under one of two names, and each program knows one of them.
+fn name_reasoning_twice(choice: &mut Value) {
+    let Some(delta) = choice.get_mut("delta").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let [one, other] = REASONING_FIELDS;
+    for (name, missing) in [(one, other), (other, one)] {
+        if let (Some(Value::String(text)), None) = (delta.get(name), delta.get(missing)) {
+            let text = json!(text);
+            delta.insert(missing.to_owned(), text);
+        }
+    }
+}
+
 /// Why a choice ended, as one of OpenAI's words: strict clients know no others.
 pub(crate) fn finish_reason(reason: &Value) -> Option<&'static str> {
     match reason.as_str()? {
@@ -392,7 +407,7 @@ mod tests {
         let choice = &first["choices"][0];
         assert_eq!(
             choice["delta"],
-            json!({"role": "assistant", "content": "a", "reasoning": "r"})
+            json!({"role": "assistant", "content": "a", "reasoning": "r", "reasoning_content": "r"})
         );
         assert_eq!(
             (&choice["token_ids"], &choice["finish_reason"]),
@@ -402,7 +417,7 @@ mod tests {
         let second = normal(&mut normaliser, chunk);
         assert_eq!(
             second["choices"][0]["delta"],
-            json!({"content": "a", "reasoning": "r"})
+            json!({"content": "a", "reasoning": "r", "reasoning_content": "r"})
         );
     }
 

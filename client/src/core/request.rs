@@ -202,7 +202,7 @@ impl ProgramRequest {
             Some("base64") => VectorEncoding::Base64,
             Some(_) => return Err(wrong_type("encoding_format", "\"float\" or \"base64\"")),
         };
-        let dimensions: Option<u64> = optional(fields.dimensions, "dimensions", "a whole number")?;
+        let dimensions = read::whole(fields.dimensions, "dimensions")?;
         if dimensions == Some(0) {
             return Err(wrong_type("dimensions", "at least 1"));
         }

@@ -107,12 +107,20 @@ impl ToolCalls {
             return self.calls.iter().position(|call| call.id == id);
         }
         match server_index {
-            Some(_) => self
+            Some(place) => self
                 .calls
                 .iter()
-                .rposition(|call| call.server_index == server_index),
+                .rposition(|call| call.server_index == server_index)
+                // Some begin a call without an index, and name its place later.
+                .or_else(|| self.begun_without_index(place)),
             None => self.calls.len().checked_sub(1),
         }
+    }
+
+    fn begun_without_index(&self, place: u64) -> Option<usize> {
+        let place = usize::try_from(place).ok()?;
+        let call = self.calls.get(place)?;
+        call.server_index.is_none().then_some(place)
     }
 }
 
@@ -200,6 +208,23 @@ mod tests {
         assert_eq!(
             normalised(&none),
             [begun(0, "call_r_0", "f", "{\"x\":1}"), begun(1, "b", "g", "")]
+        );
+    }
+
+    #[test]
+    fn an_index_may_come_late() {
+        let deltas = [
+            json!([{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{"}}]),
+            json!([{"index": 0, "id": null, "function": {"name": null, "arguments": "}"}}]),
+            json!([{"index": 1, "id": "b", "function": {"name": "g"}}]),
+        ];
+        assert_eq!(
+            normalised(&deltas),
+            [
+                begun(0, "a", "f", "{"),
+                json!({"index": 0, "function": {"arguments": "}"}}),
+                begun(1, "b", "g", "")
+            ]
         );
     }
 

@@ -154,6 +154,26 @@ fn take(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
     fields.shift_remove(name).filter(|value| !value.is_null())
 }
 
+/// An answer of either service has one choice: more of them would be paid and never shown.
+fn refuse_more_choices(fields: &mut Map<String, Value>) -> Result<(), ApiFailure> {
+    match take(fields, "n") {
+        None => Ok(()),
+        Some(count) if count == 1 => Ok(()),
+        Some(_) => {
+            let message = "'n' can't be honoured: there is one answer to a request; send several requests";
+            Err(ApiFailure::not_offered_here("n", message))
+        }
+    }
+}
+
+/// Checks a limit of output tokens, which neither service knows below one. Whether it is whole is the chat's affair.
+fn check_limit(limit: &Value, field: &str) -> Result<(), ApiFailure> {
+    match limit.as_f64() {
+        Some(limit) if limit >= 1.0 => Ok(()),
+        _ => Err(wrong(field, "a whole number of at least 1")),
+    }
+}
+
 /// A field that is not what it must be.
 fn wrong(field: &str, expected: &str) -> ApiFailure {
     ApiFailure::invalid_request(format!("'{field}' must be {expected}")).at(field)

@@ -144,7 +144,7 @@ fn csv_field(text: &str) -> String {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct RowKey {
     day: Day,
     key: Option<String>,
@@ -153,7 +153,8 @@ struct RowKey {
 }
 
 /// Sums of everything, small enough to be kept in memory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Rows", into = "Rows")]
 pub struct UsageTable {
     /// By provider too: one request has as many as worked on it.
     shares: BTreeMap<RowKey, Sums>,
@@ -161,7 +162,43 @@ pub struct UsageTable {
     requests: BTreeMap<RowKey, Sums>,
 }
 
+/// A table as it is written down: keys of maps would have to be texts.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rows {
+    shares: Vec<(RowKey, Sums)>,
+    requests: Vec<(RowKey, Sums)>,
+}
+
+impl From<Rows> for UsageTable {
+    fn from(rows: Rows) -> Self {
+        Self {
+            shares: rows.shares.into_iter().collect(),
+            requests: rows.requests.into_iter().collect(),
+        }
+    }
+}
+
+impl From<UsageTable> for Rows {
+    fn from(table: UsageTable) -> Self {
+        Self {
+            shares: table.shares.into_iter().collect(),
+            requests: table.requests.into_iter().collect(),
+        }
+    }
+}
+
 impl UsageTable {
+    /// Adds another table.
+    pub fn merge(&mut self, other: Self) {
+        for (row, of_row) in other.shares {
+            sums(&mut self.shares, row).merge(&of_row);
+        }
+        for (row, of_row) in other.requests {
+            sums(&mut self.requests, row).merge(&of_row);
+        }
+    }
+
     /// Takes note of a request.
     pub fn add(&mut self, request: &FinishedRequest) {
         let row = RowKey {

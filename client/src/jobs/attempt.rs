@@ -6,13 +6,14 @@ use std::time::Duration;
 use gristmill_protocol::channel::ConsumerChannel;
 use gristmill_protocol::content::text_bytes;
 use gristmill_protocol::ids::ChannelId;
-use gristmill_protocol::job::{JobKind, ProviderFrame};
+use gristmill_protocol::job::{ConsumerFrame, JobKind, ProviderFrame};
 use gristmill_protocol::session::consumer::{
-    ConsumerEffect, ConsumerEvent, ConsumerOutcome, ConsumerSession,
+    ConsumerEffect, ConsumerEvent, ConsumerFailure, ConsumerOutcome, ConsumerSession,
 };
 use gristmill_protocol::usage::Unit;
 use gristmill_transport::ReceiveError;
 use gristmill_transport::job_stream::FrameReceiver;
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
@@ -20,7 +21,7 @@ use crate::core::bill::{Bill, BillItem};
 use crate::core::router::Route;
 use crate::jobs::outbox::Outbox;
 use crate::jobs::recipient::{Recipient, Stop};
-use crate::market::RunningJob;
+use crate::market::{Market, RunningJob};
 use crate::usage::Share;
 use crate::wallet::lock;
 
@@ -61,6 +62,16 @@ impl JobClock {
 struct Output {
     message: Vec<u8>,
     tokens: u64,
+}
+
+/// Whether a message is one of those without any output that are waited through. What is no chunk at all, and what
+/// says that the answer failed, is handed over at once, so that another provider can be asked.
+fn says_nothing(kind: JobKind, message: &[u8]) -> bool {
+    if !kind.is_generated_text() || text_bytes(kind, message) > 0 {
+        return false;
+    }
+    let chunk: Value = serde_json::from_slice(message).unwrap_or_default();
+    chunk.is_object() && chunk.get("error").is_none_or(Value::is_null)
 }
 
 /// What an attempt begins with.
@@ -214,24 +225,45 @@ impl Attempt {
             let account = &mut lock(&self.beginning.account);
             self.beginning.session.handle(event, account, now_ms)
         };
+        let mut last_voucher = None;
         for effect in effects {
             match effect {
-                ConsumerEffect::Send(frame) => self.beginning.outbox.put(frame),
+                ConsumerEffect::Send(frame) => {
+                    if let ConsumerFrame::Voucher(voucher) = &frame {
+                        last_voucher = Some(voucher.clone());
+                    }
+                    self.beginning.outbox.put(frame);
+                }
                 ConsumerEffect::Accepted(_) => self.is_accepted = true,
                 ConsumerEffect::Message(message) => self.take(message),
                 ConsumerEffect::End(outcome) => self.outcome = Some(outcome),
             }
         }
-        if self.outcome.is_some() {
+        if let Some(outcome) = &self.outcome {
+            let is_broken = outcome.result.as_ref().err() == Some(&ConsumerFailure::Disconnected);
+            if let Some(voucher) = last_voucher.filter(|_| is_broken) {
+                // Its stream is gone, and it may never come back for another job.
+                self.in_background(self.market().wallet.clone().hand_in(voucher));
+            }
             self.close();
+        }
+    }
+
+    fn market(&self) -> &Market {
+        self.beginning.running.market()
+    }
+
+    fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(runtime) = Handle::try_current() {
+            self.market().tasks.spawn_on(work, &runtime);
         }
     }
 
     fn take(&mut self, message: Vec<u8>) {
         let kind = self.beginning.kind;
-        let is_output = !kind.is_generated_text()
-            || self.waiting.len() + 1 >= EMPTY_MESSAGES_MAX
-            || text_bytes(kind, &message) > 0;
+        // The messages after the first output need no look.
+        let is_output = self.first_output_ms.is_none()
+            && (self.waiting.len() + 1 >= EMPTY_MESSAGES_MAX || !says_nothing(kind, &message));
         if is_output && self.first_output_ms.is_none() {
             self.first_output_ms = Some(self.elapsed_ms());
             if let Some(share) = &self.beginning.share {
@@ -267,9 +299,7 @@ impl Attempt {
             let _ = timeout(CLOSING_TIMEOUT, rest).await;
             drop(running);
         };
-        if let Ok(runtime) = Handle::try_current() {
-            market.tasks.spawn_on(rest, &runtime);
-        }
+        self.in_background(rest);
     }
 }
 
@@ -278,5 +308,30 @@ impl Drop for Attempt {
         if self.outcome.is_none() {
             self.step(ConsumerEvent::Cancel);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_empty_chunks_are_waited_through() {
+        for (message, expected) in [
+            (
+                r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#,
+                true,
+            ),
+            (r#"{"choices":[],"error":null}"#, true),
+            (r#"{"choices":[{"delta":{"content":"Hi"}}]}"#, false),
+            (r#"{"error":{"message":"out of memory"}}"#, false),
+            ("[]", false),
+            ("Hi", false),
+            ("", false),
+        ] {
+            let said = says_nothing(JobKind::ChatCompletions, message.as_bytes());
+            assert_eq!(said, expected, "{message}");
+        }
+        assert!(!says_nothing(JobKind::AudioSpeech, b""));
     }
 }

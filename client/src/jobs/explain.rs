@@ -11,7 +11,7 @@ use crate::core::router::NoRoute;
 const RETRY_AFTER_SECONDS: u32 = 10;
 
 /// The failure of a request that nobody can serve.
-pub(super) fn no_route(none: NoRoute, request: &ProgramRequest, constraints: &Constraints) -> ApiFailure {
+pub(crate) fn no_route(none: NoRoute, request: &ProgramRequest, constraints: &Constraints) -> ApiFailure {
     let model = &request.model;
     let unavailable = |reason: String| ApiFailure::no_provider_available(reason, RETRY_AFTER_SECONDS);
     match none {

@@ -4,15 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use gristmill_protocol::board::Board;
+use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
 use serde::Serialize;
 
 use crate::coordinator_link::LinkState;
+use crate::core::calendar::Day;
+use crate::core::keys::Program;
 use crate::core::models::{ModelView, models_on_offer};
 use crate::core::records::Standing;
+use crate::core::usage_report::GroupBy;
 use crate::market::Market;
 use crate::proxy::Proxy;
 use crate::wallet::lock;
@@ -22,9 +26,15 @@ const MODELS_MAX: usize = 500;
 /// Most providers that are sent to the page.
 const PROVIDERS_MAX: usize = 100;
 
+/// For so long back the providers are shown that were asked, as long as spending is.
+const SHOWN_MS: u64 = 29 * 24 * 60 * 60 * 1_000;
+
 /// `GET /v1/page/state`.
-pub(super) async fn answer(State(proxy): State<Arc<Proxy>>) -> Json<PageState> {
-    Json(page_state(&proxy.market))
+pub(super) async fn answer(
+    State(proxy): State<Arc<Proxy>>,
+    Extension(program): Extension<Program>,
+) -> Json<PageState> {
+    Json(page_state(&proxy.market, &program))
 }
 
 /// Everything that the page shows. Times are Unix milliseconds, amounts microcredits.
@@ -36,7 +46,8 @@ pub(crate) struct PageState {
     coordinator: CoordinatorView,
     #[serde(flatten)]
     offers: Offers,
-    /// Those that were asked something, the most asked first; at most [`PROVIDERS_MAX`].
+    /// Those that were asked something lately, the dearest first; at most [`PROVIDERS_MAX`]. A program with a key of
+    /// its own is shown whom it asked itself.
     providers: Vec<ProviderEntry>,
 }
 
@@ -67,11 +78,13 @@ struct ModelEntry {
     first_output_ms: Option<u64>,
 }
 
-/// A provider and what was seen of it.
+/// A provider, what it was asked and paid, and what was seen of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct ProviderEntry {
     account: AccountId,
     condition: Condition,
+    requests: u64,
+    cost: Credits,
     #[serde(flatten)]
     seen: Seen,
 }
@@ -95,9 +108,7 @@ enum Condition {
 /// What was seen of a provider since the client started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 struct Seen {
-    /// Jobs that it was sent.
-    requests: u64,
-    /// Those that it failed.
+    /// Jobs that it failed.
     failed: u64,
     /// Mean time to its first output in milliseconds.
     first_output_ms: Option<u64>,
@@ -105,10 +116,10 @@ struct Seen {
     tokens_per_second: Option<f64>,
 }
 
-/// What is known of providers that were asked something.
+/// What is known of the providers that were asked something since the client started.
 type Records = BTreeMap<AccountId, (Condition, Seen)>;
 
-fn page_state(market: &Market) -> PageState {
+fn page_state(market: &Market, program: &Program) -> PageState {
     let now_ms = market.now_ms();
     let (away, state) = match market.link.state() {
         LinkState::Unknown => (None, "unknown"),
@@ -132,7 +143,7 @@ fn page_state(market: &Market) -> PageState {
             distrusted_because: market.link.witness().distrust(),
         },
         offers,
-        providers: providers(records, &offering),
+        providers: providers(market, program, &records, &offering),
     }
 }
 
@@ -160,7 +171,6 @@ impl Condition {
 impl Seen {
     fn of(standing: &Standing) -> Self {
         Self {
-            requests: standing.jobs_begun,
             failed: standing.totals.failed,
             first_output_ms: standing.first_output_ms.map(whole_ms),
             tokens_per_second: standing.tokens_per_second,
@@ -220,21 +230,39 @@ fn offers(
     }
 }
 
-fn providers(records: Records, offering: &BTreeSet<AccountId>) -> Vec<ProviderEntry> {
-    let mut entries: Vec<ProviderEntry> = records
-        .into_iter()
-        .map(|(account, (condition, seen))| ProviderEntry {
+fn providers(
+    market: &Market,
+    program: &Program,
+    records: &Records,
+    offering: &BTreeSet<AccountId>,
+) -> Vec<ProviderEntry> {
+    let own = match program {
+        Program::Key { name, .. } => Some(name.as_str()),
+        Program::Anyone | Program::Owner | Program::Settings => None,
+    };
+    let since = Day::of(market.now_ms().saturating_sub(SHOWN_MS));
+    let asked = market.usage.report(GroupBy::Provider, Some(since), own).rows;
+    let entry = |account: AccountId, requests, cost| {
+        let (condition, seen) = records
+            .get(&account)
+            .copied()
+            .unwrap_or((Condition::Good, Seen::default()));
+        ProviderEntry {
             account,
             condition: if offering.contains(&account) {
                 condition
             } else {
                 Condition::Gone
             },
+            requests,
+            cost,
             seen,
-        })
-        .collect();
-    // A stable sort: equals stay in the order of their accounts.
-    entries.sort_by_key(|entry| std::cmp::Reverse(entry.seen.requests));
-    entries.truncate(PROVIDERS_MAX);
-    entries
+        }
+    };
+    asked
+        .into_iter()
+        // What is summed up as others has no account.
+        .filter_map(|row| Some(entry(row.group.parse().ok()?, row.sums.requests, row.sums.cost)))
+        .take(PROVIDERS_MAX)
+        .collect()
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
 
@@ -57,14 +56,6 @@ pub(super) async fn model(
             failure_response(&ApiFailure::model_not_found(&shown, &near))
         }
     }
-}
-
-/// What the endpoint can do, for programs: OpenAPI 3.1. Its paths are held to the routes by a test.
-const OPENAPI: &[u8] = include_bytes!("openapi.json");
-
-/// `GET /openapi.json`.
-pub(super) async fn openapi() -> Response {
-    json_body(Bytes::from_static(OPENAPI))
 }
 
 /// `GET /healthz`: the process answers.

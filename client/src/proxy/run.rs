@@ -180,7 +180,7 @@ fn content_type(headers: &HeaderMap) -> &str {
 }
 
 /// What the program says of this request's routing, and the body that goes to a provider.
-fn overrides(headers: &HeaderMap, body: Bytes) -> Result<(Bytes, RoutingOverrides), ApiFailure> {
+pub(super) fn overrides(headers: &HeaderMap, body: Bytes) -> Result<(Bytes, RoutingOverrides), ApiFailure> {
     let headers = headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_bytes()));

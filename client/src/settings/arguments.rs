@@ -88,7 +88,12 @@ pub struct ServeArguments {
     pub budget_stop: Option<Credits>,
     /// OpenTelemetry collector that gets a trace of each request over OTLP/HTTP, such as http://127.0.0.1:4318
     /// [default: none]
-    #[arg(long, env = "GRISTMILL_CLIENT_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(
+        long,
+        env = "GRISTMILL_CLIENT_OTLP_ENDPOINT",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub otlp_endpoint: Option<String>,
     /// How much is set aside for a provider at a time, in credits [default: 1]
     #[arg(long, env = "GRISTMILL_CLIENT_CHANNEL_LIMIT", value_name = "CREDITS")]

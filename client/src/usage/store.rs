@@ -1,7 +1,7 @@
 //! Finished requests on disk: one line of JSON each, a file for each month (UTC), readable by their owner alone.
 //!
 //! Files are only added to. A line that a power cut left half-written is passed over, and the next one begins anew.
-//! Months that are too old go; what keys had spent in them stays in `carried.json`, since a key may be bounded for
+//! Of months that are over there are sums, which are read in their place ([`MonthSums`]). Months that are too old go; what keys had spent in them stays in `carried.json`, since a key may be bounded for
 //! ever.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,10 @@ use thiserror::Error;
 use crate::core::calendar::{Day, Month};
 use crate::core::finished_request::{FinishedRequest, LINE_MAX_BYTES};
 use crate::core::keys::KeyId;
+use crate::core::usage_report::UsageTable;
 use crate::private_file;
+
+use super::month_sums::MonthSums;
 
 /// The folder, in the data directory.
 pub(crate) const FOLDER: &str = "client/usage";
@@ -35,7 +38,7 @@ pub struct UsageFileError {
     source: io::Error,
 }
 
-fn failed<'a>(path: &'a Path, action: &'static str) -> impl Fn(io::Error) -> UsageFileError + 'a {
+pub(super) fn failed<'a>(path: &'a Path, action: &'static str) -> impl Fn(io::Error) -> UsageFileError + 'a {
     move |source| UsageFileError {
         path: path.to_owned(),
         action,
@@ -57,22 +60,32 @@ struct Carried {
 pub(crate) enum Remembered {
     /// A request.
     Request(Box<FinishedRequest>),
-    /// What a key had spent in months that are gone, the last of which ended then.
+    /// All requests of a month that is over.
+    Month(UsageTable),
+    /// What a key had spent in a month that is over, or in those that are gone, and when that ended.
     Spent { key: KeyId, cost: Credits, at_ms: u64 },
 }
 
 /// Reads everything, the oldest month first.
 pub(crate) fn read(folder: &Path, mut visit: impl FnMut(Remembered)) -> Result<(), UsageFileError> {
-    let carried = read_carried(folder)?;
-    if let Some(through) = carried.through {
-        let at_ms = through.end_ms().saturating_sub(1);
-        for (key, cost) in carried.spent {
+    let spent_until = |month: Month, spent: BTreeMap<KeyId, Credits>, visit: &mut dyn FnMut(Remembered)| {
+        let at_ms = month.end_ms().saturating_sub(1);
+        for (key, cost) in spent {
             visit(Remembered::Spent { key, cost, at_ms });
         }
+    };
+    let carried = read_carried(folder)?;
+    if let Some(through) = carried.through {
+        spent_until(through, carried.spent, &mut visit);
     }
     for month in months(folder)? {
         // Its sums were carried over already; the next start takes it away.
         if carried.through.is_some_and(|through| month <= through) {
+            continue;
+        }
+        if let Some(sums) = MonthSums::load(folder, month)? {
+            spent_until(month, sums.spent, &mut visit);
+            visit(Remembered::Month(sums.table));
             continue;
         }
         read_month(folder, month, |request| {
@@ -82,28 +95,29 @@ pub(crate) fn read(folder: &Path, mut visit: impl FnMut(Remembered)) -> Result<(
     Ok(())
 }
 
-/// Takes months away that are too old.
-pub(crate) fn tidy(folder: &Path) -> Result<(), UsageFileError> {
+/// Sums up months that are over, and takes those away that are too old.
+pub(crate) fn tidy(folder: &Path, now_ms: u64) -> Result<(), UsageFileError> {
     let mut carried = read_carried(folder)?;
     let months = months(folder)?;
-    let (old, _) = months.split_at(months.len().saturating_sub(MONTHS_KEPT));
+    let (old, kept) = months.split_at(months.len().saturating_sub(MONTHS_KEPT));
     for month in old {
         if carried.through.is_none_or(|through| *month > through) {
-            let spent = &mut carried.spent;
-            read_month(folder, *month, |request| {
-                if let Some(key) = request.key_id {
-                    let sum = spent.entry(key).or_default();
-                    *sum = sum.saturating_add(request.cost);
-                }
-            })?;
+            for (key, cost) in MonthSums::of(folder, *month)?.spent {
+                let sum = carried.spent.entry(key).or_default();
+                *sum = sum.saturating_add(cost);
+            }
             carried.through = Some(*month);
             let path = folder.join(CARRIED_FILE);
             // Strings and numbers always serialise.
             let json = serde_json::to_vec(&carried).unwrap_or_default();
             private_file::write(&path, &json).map_err(failed(&path, "written"))?;
         }
+        MonthSums::remove(folder, *month)?;
         let path = month_path(folder, *month);
         fs::remove_file(&path).map_err(failed(&path, "removed"))?;
+    }
+    for month in kept {
+        MonthSums::keep(folder, *month, now_ms)?;
     }
     Ok(())
 }
@@ -117,7 +131,7 @@ fn read_carried(folder: &Path) -> Result<Carried, UsageFileError> {
     }
 }
 
-fn month_path(folder: &Path, month: Month) -> PathBuf {
+pub(super) fn month_path(folder: &Path, month: Month) -> PathBuf {
     folder.join(format!("{month}.{EXTENSION}"))
 }
 
@@ -142,7 +156,7 @@ fn months(folder: &Path) -> Result<Vec<Month>, UsageFileError> {
     Ok(months)
 }
 
-fn read_month(
+pub(super) fn read_month(
     folder: &Path,
     month: Month,
     mut visit: impl FnMut(FinishedRequest),
@@ -257,6 +271,7 @@ mod tests {
         let (mut requests, mut carried) = (Vec::new(), Credits::ZERO);
         let visit = |found| match found {
             Remembered::Request(request) => requests.push(*request),
+            Remembered::Month(_) => panic!("nothing is summed up here"),
             Remembered::Spent { cost, .. } => carried = carried.saturating_add(cost),
         };
         read(folder, visit).unwrap();
@@ -334,14 +349,14 @@ mod tests {
             at_ms = Day::of(at_ms).month().end_ms();
         }
         let old = fs::read(folder.join("1970-01.jsonl")).unwrap();
-        tidy(folder).unwrap();
+        tidy(folder, 0).unwrap();
         let (requests, carried) = everything(folder);
         assert_eq!((requests.len(), carried), (MONTHS_KEPT, Credits::micro(3)));
         assert_eq!(requests[0].started_at_ms, months[2]);
         // The process was killed after the sums were written and before the file was gone.
         fs::write(folder.join("1970-01.jsonl"), old).unwrap();
         assert_eq!(everything(folder).1, Credits::micro(3));
-        tidy(folder).unwrap();
+        tidy(folder, 0).unwrap();
         assert_eq!(everything(folder), (requests, carried), "nothing counts twice");
     }
 }

@@ -2,17 +2,20 @@
 //! for what it delivered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gristmill_protocol::credits::Credits;
+use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::job::JobKind;
 use gristmill_protocol::listing::Capability;
+use gristmill_transport::CoordinatorClient;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use reqwest::Response;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::harness::{Answer, Market, PATIENCE, chat_body, events};
+use crate::harness::{Answer, Market, PATIENCE, chat_body, events, unix_ms};
 use crate::provider::{JobRecord, Script, Setup, Step, TestProvider};
 use crate::writer::{PROMPT, Tokens, WithPartial, Writer, words};
 
@@ -64,7 +67,9 @@ async fn open(market: &Market, path: &str, body: &Value) -> Response {
         .send()
         .await
         .unwrap();
-    assert_eq!(response.status().as_u16(), 200);
+    if response.status().as_u16() != 200 {
+        panic!("{}: {}", response.status(), response.text().await.unwrap());
+    }
     response
 }
 
@@ -148,12 +153,12 @@ async fn chatted(market: &Market, body: &Value) -> Read {
 }
 
 /// What a request cost, and what each provider has of it, after checking that it is the price of what it delivered.
-fn shares(read: &Read, providers: &[(&TestProvider, u64)]) -> Vec<u64> {
+fn shares(read: &Read, providers: &[(AccountId, u64)]) -> Vec<u64> {
     let told = read.gristmill["providers"].as_array().unwrap();
     assert_eq!(told.len(), providers.len(), "{}", read.gristmill);
     let mut costs = Vec::new();
     for (share, (provider, price)) in told.iter().zip(providers) {
-        assert_eq!(share["provider"], provider.account.to_string());
+        assert_eq!(share["provider"], provider.to_string());
         let tokens = |unit: &str| share["usage"][unit].as_u64().unwrap();
         let cost = (tokens("input_token") + tokens("output_token")) * price;
         assert_eq!(share["cost"], cost, "{share}");
@@ -167,6 +172,30 @@ fn all_ended(jobs: &[JobRecord], count: usize) -> bool {
     jobs.len() == count && jobs.iter().all(|job| job.end.is_some())
 }
 
+/// What the consumer's account has lost to settlements, in microcredits.
+async fn settled(market: &Market) -> u64 {
+    let (available, held) = market.balance().await;
+    PLENTY.microcredits() - available - held
+}
+
+async fn wait_until_settled(market: &Market, expected: u64) {
+    let paid = async {
+        while settled(market).await < expected {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, paid).await.expect("it was handed in");
+    assert_eq!(settled(market).await, expected);
+}
+
+/// A provider's account at the coordinator.
+async fn till(market: &Market, provider: &TestProvider) -> CoordinatorClient {
+    let (url, keypair) = (market.coordinator.http_url(), provider.keypair.clone());
+    let till = CoordinatorClient::new(&url, None, keypair, Arc::new(unix_ms)).unwrap();
+    till.open_account().await.unwrap();
+    till
+}
+
 /// One answer whose provider is killed when the program has read so many chunks.
 async fn killed_at(market: &Market, chunks: usize, unbroken: &Read) {
     let model = named("guide", chunks);
@@ -175,35 +204,27 @@ async fn killed_at(market: &Market, chunks: usize, unbroken: &Read) {
     let second = market
         .provider(offer(model, 100), Writer::of(TEXT).script())
         .await;
+    let (account, _first_till) = (first.account, till(market, &first).await);
+    let second_till = till(market, &second).await;
+    let before = settled(market).await;
     let (mut response, mut text) = (
         open(market, "/v1/chat/completions", &exact(model)).await,
         String::new(),
     );
     read(&mut response, &mut text, chunks).await;
-    let (account, bootstrap) = (first.account, market.coordinator.bootstrap_addresses());
-    let killed = first.kill().await;
+    first.kill().await;
     let whole = rest(response, text).await;
     assert_eq!(whole.text, unbroken.text, "killed at chunk {chunks}");
     assert_eq!((&whole.finish, &whole.usage), (&unbroken.finish, &unbroken.usage));
-    // The second one is paid at once, to the microcredit.
-    second.seen(|jobs| all_ended(jobs, 1)).await;
-    // The first one is paid when it is back: its next job brings the voucher over all that it had delivered.
-    let again = killed.start_again(&bootstrap, Writer::of(TEXT).script()).await;
-    let costs = shares(&whole, &[(&again, 20), (&second, 100)]);
-    assert_eq!(second.promised(), costs[1]);
+    let costs = shares(&whole, &[(account, 20), (second.account, 100)]);
     assert_eq!(costs[0], 20 * (4 + chunks as u64), "what the program had read");
-    let request = market
-        .http
-        .post(market.url("/v1/chat/completions"))
-        .header("x-gristmill-provider", account.to_string())
-        .json(&exact(model));
-    let next = rest(request.send().await.unwrap(), String::new()).await;
-    again.seen(|jobs| jobs.len() == 2 && jobs[1].end.is_some()).await;
-    assert_eq!(
-        again.promised(),
-        costs[0] + next.gristmill["cost"].as_u64().unwrap()
-    );
-    again.kill().await;
+    // Nobody can tell the first one any more: its voucher is handed in for it.
+    wait_until_settled(market, before + costs[0]).await;
+    // The second one has its own.
+    second.seen(|jobs| all_ended(jobs, 1)).await;
+    assert_eq!(second.promised(), costs[1]);
+    second_till.settle(&second.vouchers()).await.unwrap();
+    assert_eq!(settled(market).await, before + costs[0] + costs[1]);
     second.kill().await;
 }
 
@@ -240,6 +261,23 @@ async fn two(dies_after: usize, dying: Writer, other: Writer) -> (Market, TestPr
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_could_not_be_told_what_is_owed_hears_it_with_the_next_job() {
+    let (market, first, _second) = two(17, Writer::of(TEXT), Writer::of(TEXT)).await;
+    let read = chatted(&market, &exact("guide")).await;
+    assert_eq!(read.text, TEXT);
+    let owed = read.gristmill["providers"][0]["cost"].as_u64().unwrap();
+    first.set_script(Writer::of(TEXT).script());
+    let request = market
+        .http
+        .post(market.url("/v1/chat/completions"))
+        .header("x-gristmill-provider", first.account.to_string())
+        .json(&exact("guide"));
+    let next = rest(request.send().await.unwrap(), String::new()).await;
+    first.seen(|jobs| jobs.len() == 2 && jobs[1].end.is_some()).await;
+    assert_eq!(first.promised(), owed + next.gristmill["cost"].as_u64().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_comes_whole_goes_on_too() {
     let (market, first, second) = two(17, Writer::of(TEXT), Writer::of(TEXT)).await;
     let answer = market.chat(json!({"temperature": 0, "max_tokens": 300})).await;
@@ -251,7 +289,7 @@ async fn an_answer_that_comes_whole_goes_on_too() {
         gristmill: body["gristmill"].clone(),
         ..Read::default()
     };
-    shares(&read, &[(&first, 20), (&second, 100)]);
+    shares(&read, &[(first.account, 20), (second.account, 100)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -335,7 +373,7 @@ async fn a_completion_goes_on_behind_its_prompt() {
         (TEXT, &["stop".to_owned()][..])
     );
     assert_eq!(read.usage["completion_tokens"], words(TEXT).len());
-    shares(&read, &[(&first, 20), (&second, 100)]);
+    shares(&read, &[(first.account, 20), (second.account, 100)]);
     // Whole, and with a list of one prompt.
     body["prompt"] = json!([PROMPT]);
     body["stream"] = json!(false);

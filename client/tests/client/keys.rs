@@ -26,7 +26,7 @@ async fn command(line: &str, data_dir: &Path) -> anyhow::Result<()> {
 
 /// Makes a key as `gristmill client keys create` does. What that prints is the shell's, so the key is put in its place
 /// by its digest.
-async fn create(market: &Market, name: &str, bounds: &str) -> String {
+pub async fn create(market: &Market, name: &str, bounds: &str) -> String {
     let data_dir = market.client_directory.path();
     command(&format!("keys create {name}{bounds}"), data_dir)
         .await
@@ -44,7 +44,7 @@ async fn create(market: &Market, name: &str, bounds: &str) -> String {
     key
 }
 
-async fn chat(market: &Market, key: &str, fields: Value) -> Answer {
+pub async fn chat(market: &Market, key: &str, fields: Value) -> Answer {
     let request = market
         .http
         .post(market.url("/v1/chat/completions"))
@@ -52,7 +52,7 @@ async fn chat(market: &Market, key: &str, fields: Value) -> Answer {
     Answer::read(request.json(&chat_body(fields)).send().await.unwrap()).await
 }
 
-async fn get(market: &Market, key: &str, path: &str) -> Answer {
+pub async fn get(market: &Market, key: &str, path: &str) -> Answer {
     Answer::read(
         market
             .http

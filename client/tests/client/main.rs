@@ -10,10 +10,12 @@
     unreachable_pub
 )]
 
+mod abuse;
 mod answers;
 mod commands;
 mod continuation;
 mod directory;
+mod errors;
 mod failover;
 mod failures;
 mod guard;
@@ -21,14 +23,19 @@ mod harness;
 mod hedging;
 mod idempotency;
 mod keys;
+mod kinds;
 mod lifecycle;
+mod messages;
 mod metrics;
 mod misbehaviour;
 mod page;
+mod passed;
 mod payment;
 mod privacy;
 mod provider;
+mod responses;
 mod setup;
+mod surface;
 mod usage;
 mod witness;
 mod writer;

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use gristmill_protocol::credits::Credits;
+use gristmill_protocol::ids::ChannelId;
+use gristmill_protocol::job::{Delivery, RequestId};
 use gristmill_protocol::session::provider::ProviderEnd;
+use gristmill_protocol::usage::Usage;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::harness::{Market, chat_body};
-use crate::provider::{Script, Setup, Step, finish, text, words};
+use crate::provider::{Script, Setup, Step, finish, piece, text, words};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lying_meter_costs_at_most_what_was_honest() {
@@ -18,7 +22,10 @@ async fn a_lying_meter_costs_at_most_what_was_honest() {
                 price: 1_000,
                 ..Setup::default()
             },
-            Script::LieAboutMeter,
+            Script::Send(vec![
+                piece(text("Hi").as_bytes(), true, 1),
+                piece(text("!").as_bytes(), true, 10_000),
+            ]),
         )
         .await;
     let answer = market.chat(json!({"stream": true})).await;
@@ -44,21 +51,41 @@ async fn a_lying_meter_costs_at_most_what_was_honest() {
     );
 }
 
+/// Each lie is told by a provider of its own; none of them is asked again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_did_not_arrive_is_no_answer() {
     let market = Market::start().await;
-    let liar = market.provider(Setup::default(), Script::LieAboutDelivery).await;
-    let answer = market.chat(json!({})).await;
-    assert_eq!(answer.error(), (502, "provider_failed".to_owned()));
-    let jobs = liar.seen(|jobs| jobs[0].end.is_some()).await;
-    let promised = jobs[0]
-        .highest
-        .as_ref()
-        .unwrap()
-        .content_unchecked()
-        .cumulative
-        .microcredits();
-    assert_eq!(promised, 4, "what arrived is paid, one chunk");
+    let lies: [(&str, fn(&mut Delivery)); 5] = [
+        ("another text", |delivery| delivery.transcript = [9; 32]),
+        ("another request", |delivery| {
+            delivery.request_id = RequestId::from_random([9; 16]);
+        }),
+        ("more tokens than there is text", |delivery| {
+            delivery.usage = Usage::tokens(3, 10_000);
+        }),
+        ("another cost", |delivery| delivery.cost = Credits::micro(5)),
+        ("another channel", |delivery| {
+            delivery.channel = ChannelId::from_bytes([9; 16]);
+        }),
+    ];
+    for (name, lie) in lies {
+        let liar = market
+            .provider(Setup::default(), Script::LieAboutDelivery(lie))
+            .await;
+        let answer = market.chat(json!({})).await;
+        assert_eq!(answer.error(), (502, "provider_failed".to_owned()), "{name}");
+        let jobs = liar
+            .seen(|jobs| !jobs.is_empty() && jobs.iter().all(|job| job.end.is_some()))
+            .await;
+        assert_eq!(jobs.len(), 1, "{name}");
+        assert!(jobs[0].was_cancelled, "{name}");
+        let promised = jobs[0].highest.as_ref().unwrap().content_unchecked().cumulative;
+        assert_eq!(
+            promised.microcredits(),
+            4,
+            "{name}: what arrived is paid, one chunk"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::harness::{Answer, Market, PATIENCE, STARTER, chat_body};
+use crate::keys;
 use crate::provider::{Setup, words};
 
 const KEY: &str = "sk-0123456789abcdef";
@@ -181,7 +182,8 @@ async fn the_page_shows_what_is_on_offer_and_who_answered() {
     let deadline = Instant::now() + PATIENCE;
     let after = loop {
         let after = state(&market).await;
-        if after["models"][0]["first_output_ms"].is_u64() {
+        let is_noted = after["providers"].get(0).is_some();
+        if is_noted && after["models"][0]["first_output_ms"].is_u64() {
             break after;
         }
         assert!(Instant::now() < deadline, "{after}");
@@ -193,10 +195,34 @@ async fn the_page_shows_what_is_on_offer_and_who_answered() {
     let record = &after["providers"][0];
     assert_eq!(record["account"], provider.account.to_string());
     assert_eq!(
-        (&record["condition"], &record["requests"]),
-        (&json!("good"), &json!(1))
+        (&record["condition"], &record["requests"], &record["failed"]),
+        (&json!("good"), &json!(1), &json!(0))
     );
+    assert!(record["cost"].as_u64().unwrap() > 0, "{record}");
     assert!(record["first_output_ms"].is_u64());
     let text = after.to_string();
     assert!(!text.contains("What is Gristmill?") && !text.contains("time."));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_is_shown_whom_it_asked_itself() {
+    let market = Market::start().await;
+    let provider = market.provider(Setup::default(), words(&["Hi"])).await;
+    let (asks, idles) = (
+        keys::create(&market, "asks", "").await,
+        keys::create(&market, "idles", "").await,
+    );
+    assert_eq!(keys::chat(&market, &asks, json!({})).await.status, 200);
+    let providers = async |key| keys::get(&market, key, "/v1/page/state").await.json()["providers"].take();
+    let deadline = Instant::now() + PATIENCE;
+    let shown = loop {
+        let shown = providers(&asks).await;
+        if shown != json!([]) {
+            break shown;
+        }
+        assert!(Instant::now() < deadline, "the request is not noted");
+        sleep(std::time::Duration::from_millis(20)).await;
+    };
+    assert_eq!(shown[0]["account"], provider.account.to_string());
+    assert_eq!(providers(&idles).await, json!([]));
 }

@@ -21,7 +21,6 @@ use gristmill_protocol::tokens::TicketClaims;
 use gristmill_protocol::usage::{Price, Usage};
 use gristmill_protocol::voucher::Voucher;
 use gristmill_transport::job_stream::{FrameReceiver, FrameSender};
-use gristmill_transport::mesh::Multiaddr;
 use gristmill_transport::{Mesh, MeshConfig, ProviderJobStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -30,6 +29,11 @@ use tokio::time::{sleep, timeout};
 use crate::harness::{PATIENCE, unix_ms};
 pub use crate::setup::Setup;
 use crate::writer::Writer;
+
+mod said;
+
+use said::meter;
+pub use said::{finish, price, text, words};
 
 /// What a provider does with a job.
 #[derive(Clone)]
@@ -44,10 +48,10 @@ pub enum Script {
     Ignore,
     /// Says nothing and drops the stream when told.
     Drop(Arc<Notify>),
-    /// Accepts, sends one honest chunk, then one whose meter counts ten thousand tokens.
-    LieAboutMeter,
-    /// Sends an honest chunk and signs another delivery.
-    LieAboutDelivery,
+    /// Sends an honest chunk and signs a delivery that was changed before.
+    LieAboutDelivery(fn(&mut Delivery)),
+    /// Accepts and sends these frames, whatever they are.
+    Send(Vec<ProviderFrame>),
     /// Sends a chunk without having accepted.
     Babble,
 }
@@ -57,6 +61,8 @@ pub enum Script {
 pub enum Step {
     /// Makes a message; so many tokens have been written by then.
     Say(String, u64),
+    /// Makes a message of any bytes; so many units have been made by then.
+    Make(Vec<u8>, u64),
     /// Says the same again and again, a token each, as fast as it is taken.
     SayForever(String),
     /// Waits until told to go on.
@@ -84,7 +90,6 @@ pub struct TestProvider {
     pub mesh: Mesh,
     pub jobs: watch::Receiver<Vec<JobRecord>>,
     pub sealed: Vec<u8>,
-    setup: Setup,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
@@ -129,15 +134,10 @@ impl TestProvider {
             channels: Mutex::new(BTreeMap::new()),
             jobs: watch::Sender::new(Vec::new()),
         });
-        let any_port = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()];
-        Self::launch(setup, shared, bootstrap, any_port).await
-    }
-
-    async fn launch(setup: Setup, shared: Arc<Shared>, bootstrap: &[String], listen: Vec<Multiaddr>) -> Self {
         let keypair = shared.keypair.clone();
         let config = MeshConfig {
             bootstrap: bootstrap.iter().map(|address| address.parse().unwrap()).collect(),
-            listen,
+            listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()],
             ..MeshConfig::default()
         };
         let (mesh, mut incoming) = Mesh::start(&keypair, config, Arc::new(unix_ms)).await.unwrap();
@@ -156,7 +156,6 @@ impl TestProvider {
             mesh,
             jobs,
             sealed,
-            setup,
             shared,
             task,
         }
@@ -192,30 +191,9 @@ impl TestProvider {
     }
 
     /// Ends as a process does that is killed: without a word.
-    pub async fn kill(self) -> Killed {
-        let listen = self.mesh.listen_addresses();
+    pub async fn kill(self) {
         self.task.abort();
         self.mesh.shutdown().await;
-        Killed {
-            listen,
-            setup: self.setup,
-            shared: self.shared,
-        }
-    }
-}
-
-/// What a killed provider leaves on its disk.
-pub struct Killed {
-    listen: Vec<Multiaddr>,
-    setup: Setup,
-    shared: Arc<Shared>,
-}
-
-impl Killed {
-    /// Starts it again, where it was: its last listing holds.
-    pub async fn start_again(self, bootstrap: &[String], script: Script) -> TestProvider {
-        *self.shared.script.lock().unwrap() = script;
-        TestProvider::launch(self.setup, self.shared, bootstrap, self.listen).await
     }
 }
 
@@ -253,8 +231,8 @@ async fn serve(shared: Arc<Shared>, consumer: AccountId, mut stream: ProviderJob
         }
         Script::Ignore => job.listen(receiver).await,
         Script::Drop(told) => told.notified().await,
-        Script::LieAboutMeter => job.lie_about_meter(sender, receiver).await,
-        Script::LieAboutDelivery => job.lie_about_delivery(sender, receiver).await,
+        Script::LieAboutDelivery(change) => job.lie_about_delivery(change, sender, receiver).await,
+        Script::Send(frames) => job.send(frames, sender, receiver).await,
         Script::Babble => {
             let mut sender = sender;
             let _ = sender.send(&chunk("{}", 0), PATIENCE).await;
@@ -367,7 +345,14 @@ impl Job {
                         said = tokens;
                         ProviderEvent::EngineOutput {
                             message: message.into_bytes(),
-                            meter: Usage::tokens(read, said),
+                            meter: meter(self.open.kind, read, said),
+                        }
+                    }
+                    Some(Step::Make(message, units)) => {
+                        said = units;
+                        ProviderEvent::EngineOutput {
+                            message,
+                            meter: meter(self.open.kind, read, said),
                         }
                     }
                     Some(Step::SayForever(message)) => {
@@ -376,14 +361,14 @@ impl Job {
                         steps = forever.collect::<Vec<_>>().into_iter().peekable();
                         ProviderEvent::EngineOutput {
                             message: message.into_bytes(),
-                            meter: Usage::tokens(read, said),
+                            meter: meter(self.open.kind, read, said),
                         }
                     }
                     Some(Step::WaitFor(_)) => continue,
                     Some(Step::Fail(failed)) => ProviderEvent::EngineFailed(failed),
                     Some(Step::Die) => return,
                     None => ProviderEvent::EngineFinished {
-                        usage: Usage::tokens(read, said),
+                        usage: meter(self.open.kind, read, said),
                     },
                 },
             };
@@ -418,36 +403,36 @@ impl Job {
         })
     }
 
-    async fn lie_about_meter(
-        &self,
-        mut sender: FrameSender<ProviderFrame>,
-        receiver: FrameReceiver<ConsumerFrame>,
-    ) {
-        for frame in [self.accepted(), chunk(&text("Hi"), 1), chunk(&text("!"), 10_000)] {
-            let _ = sender.send(&frame, PATIENCE).await;
-        }
-        self.listen(receiver).await;
-    }
-
     async fn lie_about_delivery(
         &self,
-        mut sender: FrameSender<ProviderFrame>,
+        change: fn(&mut Delivery),
+        sender: FrameSender<ProviderFrame>,
         receiver: FrameReceiver<ConsumerFrame>,
     ) {
         let claims = self.shared.ticket(&self.open.ticket);
-        let delivery = Delivery {
+        let mut delivery = Delivery {
             channel: claims.unwrap().jti,
             request_id: self.open.request_id.clone(),
             usage: Usage::tokens(3, 1),
             cost: Credits::micro(4),
-            transcript: [9; 32],
+            transcript: *blake3::hash(finish().as_bytes()).as_bytes(),
         };
+        change(&mut delivery);
+        let usage = delivery.usage.clone();
         let delivery = self.shared.keypair.sign(delivery);
-        let done = ProviderFrame::Done(JobDone {
-            usage: Usage::tokens(3, 1),
-            delivery,
-        });
-        for frame in [self.accepted(), chunk(&finish(), 1), done] {
+        let done = ProviderFrame::Done(JobDone { usage, delivery });
+        self.send(vec![chunk(&finish(), 1), done], sender, receiver).await;
+    }
+
+    /// Accepts, sends some frames and listens.
+    async fn send(
+        &self,
+        frames: Vec<ProviderFrame>,
+        mut sender: FrameSender<ProviderFrame>,
+        receiver: FrameReceiver<ConsumerFrame>,
+    ) {
+        let _ = sender.send(&self.accepted(), PATIENCE).await;
+        for frame in frames {
             let _ = sender.send(&frame, PATIENCE).await;
         }
         self.listen(receiver).await;
@@ -462,30 +447,14 @@ async fn ready(step: Option<&Step>) {
 }
 
 fn chunk(message: &str, tokens: u64) -> ProviderFrame {
+    piece(message.as_bytes(), true, tokens)
+}
+
+/// A part of a message, or its end, with the tokens that have been written by then.
+pub fn piece(bytes: &[u8], ends_message: bool, tokens: u64) -> ProviderFrame {
     ProviderFrame::Chunk(Chunk {
-        payload: message.as_bytes().to_vec(),
-        ends_message: true,
+        payload: bytes.to_vec(),
+        ends_message,
         meter: Usage::tokens(3, tokens),
     })
-}
-
-/// A chunk with some text.
-pub fn text(text: &str) -> String {
-    serde_json::json!({"choices": [{"index": 0, "delta": {"content": text}}]}).to_string()
-}
-
-/// The chunk that ends a choice.
-pub fn finish() -> String {
-    serde_json::json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}).to_string()
-}
-
-/// An engine that answers with some words.
-pub fn words(words: &[&str]) -> Script {
-    let mut steps: Vec<Step> = words
-        .iter()
-        .zip(1..)
-        .map(|(word, tokens)| Step::Say(text(word), tokens))
-        .collect();
-    steps.push(Step::Say(finish(), words.len() as u64));
-    Script::Run(steps)
 }

@@ -1,5 +1,7 @@
 //! What a provider of the tests offers.
 
+use std::collections::BTreeSet;
+
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::job::JobKind;
@@ -7,6 +9,7 @@ use gristmill_protocol::listing::{Capability, Listing, Offer, PrivacyTier};
 use gristmill_protocol::usage::Price;
 
 use crate::harness::unix_ms;
+use crate::provider::price;
 
 /// What a provider offers.
 #[derive(Clone)]
@@ -41,7 +44,7 @@ impl Default for Setup {
 
 impl Setup {
     pub fn price(&self) -> Price {
-        Price::per_million_tokens(Credits::micro(self.price), Credits::micro(self.price))
+        price(self.kind, Credits::micro(self.price))
     }
 
     pub fn listing(&self, keypair: &Keypair, addresses: Vec<String>, coordinators: &[AccountId]) -> Vec<u8> {
@@ -60,7 +63,13 @@ impl Setup {
                 weights_digest: self.weights_digest,
                 quantization: String::new(),
                 context_length: self.context_length,
-                capabilities: self.capabilities.clone(),
+                capabilities: self
+                    .capabilities
+                    .iter()
+                    .copied()
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect(),
                 price: self.price(),
             }],
             slots: 4,

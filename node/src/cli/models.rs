@@ -50,6 +50,7 @@ pub(super) async fn show(
         "STORED AS",
         "INPUT",
         "OUTPUT",
+        "1000 S",
         "ENGINE",
     ]);
     for (place, offer) in catalogue.offers.iter().enumerate() {
@@ -60,11 +61,15 @@ pub(super) async fn show(
             offer.quantization.clone(),
             plain(offer.price.coefficient(Unit::InputToken)),
             plain(offer.price.coefficient(Unit::OutputToken)),
+            plain(offer.price.coefficient(Unit::GpuMillisecond)),
             catalogue.engine_name(place).to_owned(),
         ]);
     }
-    align_right(&mut table, &[2, 4, 5]);
+    align_right(&mut table, &[2, 4, 5, 6]);
     writeln!(io::stdout(), "{}", table.trim_fmt())?;
-    writeln!(io::stderr(), "Prices are in credits per million tokens.")?;
+    writeln!(
+        io::stderr(),
+        "Prices are in credits per million tokens and, for what is not text, per thousand seconds."
+    )?;
     Ok(ExitCode::SUCCESS)
 }

@@ -23,6 +23,16 @@ pub(crate) fn unsupported_parameter(param: impl Into<String>) -> EngineError {
     }
 }
 
+/// A schema that compiles, but that an answer can't be held to with bounded work.
+pub(crate) fn schema_too_costly(problem: impl std::fmt::Display) -> EngineError {
+    EngineError {
+        status: 400,
+        code: "invalid_request_error".to_owned(),
+        message: format!("{problem}; simplify the schemas of the request"),
+        param: None,
+    }
+}
+
 /// More tokens than the model can read.
 pub(crate) fn context_length_exceeded(param: &str, limit: usize, tokens: usize) -> EngineError {
     EngineError {

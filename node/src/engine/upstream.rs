@@ -138,7 +138,7 @@ impl UpstreamEngine {
                     );
                 }
                 state.kind = found.kind;
-                state.models = self.as_set(found);
+                state.models = self.adjusted(found);
                 true
             }
             Err(error) => {
@@ -157,18 +157,18 @@ impl UpstreamEngine {
     }
 
     /// The models that were found, as their owner wants them.
-    fn as_set(&self, found: Found) -> Vec<Arc<UpstreamModel>> {
-        let as_set = |model: UpstreamModel| {
+    fn adjusted(&self, found: Found) -> Vec<Arc<UpstreamModel>> {
+        let adjusted = |model: UpstreamModel| {
             let of_name = self
                 .settings
                 .get(&model.name)
                 .or_else(|| self.settings.get(&model.id));
             match of_name.or_else(|| self.settings.get(EVERY_MODEL)) {
-                Some(setting) => model.as_set(setting),
+                Some(setting) => model.adjusted(setting),
                 None => model,
             }
         };
-        found.models.into_iter().map(as_set).map(Arc::new).collect()
+        found.models.into_iter().map(adjusted).map(Arc::new).collect()
     }
 
     /// Tries what can only be known by trying, as far as it was not tried before. Returns whether the models can do

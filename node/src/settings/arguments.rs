@@ -37,8 +37,8 @@ pub struct ServeArguments {
         value_delimiter = ','
     )]
     pub public_addresses: Option<Vec<String>>,
-    /// OpenAI-compatible server to sell: a URL, 'auto' (look for Ollama, vLLM, llama.cpp and LM Studio) or 'none';
-    /// repeat or separate by commas [default: auto]
+    /// OpenAI-compatible server to sell: a URL, 'auto' (look for Ollama, vLLM, llama.cpp, LM Studio and SGLang) or
+    /// 'none'; repeat or separate by commas [default: auto]
     #[arg(
         long = "upstream",
         env = "GRISTMILL_NODE_UPSTREAMS",

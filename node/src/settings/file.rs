@@ -40,7 +40,8 @@ pub struct FileSection {
     /// Multiaddresses at which others reach the node, where they differ from those it listens on. Default: those it
     /// listens on.
     pub public_addresses: Option<Vec<String>>,
-    /// OpenAI-compatible servers to sell: `"auto"` looks for Ollama, vLLM, llama.cpp and LM Studio on loopback,
+    /// OpenAI-compatible servers to sell: `"auto"` looks for Ollama, vLLM, llama.cpp, LM Studio and SGLang on
+    /// loopback,
     /// `"none"` is for none. Default: `["auto"]`.
     pub upstreams: Option<Vec<String>>,
     /// Hosts beyond loopback that an upstream may be on: names or IP addresses. Default: none.

@@ -195,26 +195,38 @@ pub fn write_folder(folder: &Path, family: Family, seed: u64, dtype: DType, shar
     write_safetensors(folder, tensors(family, seed), dtype, shards);
 }
 
-/// Writes a model with the tokenizer of the guide, whose tokens are parts of words.
+/// Writes a model with the tokenizer of the guide, whose tokens are parts of words. With a template of its own it has
+/// a token for each marker of tool calls too, as Qwen's models have.
 pub fn write_wordy_folder(folder: &Path, family: Family, seed: u64, template: Option<&str>) {
     let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("guide");
-    std::fs::copy(guide.join("tokenizer.json"), folder.join("tokenizer.json")).unwrap();
+    let tokenizer = std::fs::read(guide.join("tokenizer.json")).unwrap();
+    let mut tokenizer: Value = serde_json::from_slice(&tokenizer).unwrap();
+    let added = tokenizer["added_tokens"].as_array_mut().unwrap();
+    let markers = template.map_or(&[][..], |_| &["<tool_call>", "</tool_call>"]);
+    let words = WORDS + markers.len();
+    for (id, marker) in (WORDS..).zip(markers) {
+        added.push(
+            json!({"id": id, "content": marker, "single_word": false, "lstrip": false, "rstrip": false,
+                   "normalized": false, "special": false}),
+        );
+    }
+    write_json(&folder.join("tokenizer.json"), &tokenizer);
     let mut text = json!({"eos_token": END, "bos_token": START});
     if let Some(template) = template {
         text["chat_template"] = json!(template);
     }
     write_json(&folder.join("tokenizer_config.json"), &text);
     let mut whole = config(family);
-    whole["vocab_size"] = json!(WORDS);
+    whole["vocab_size"] = json!(words);
     whole["eos_token_id"] = json!(2);
     write_json(&folder.join("config.json"), &whole);
     let mut tensors = tensors(family, seed);
     let mut random = ChaCha12Rng::seed_from_u64(seed);
     for (name, spread) in [("model.embed_tokens.weight", 1.0), ("lm_head.weight", 0.5)] {
-        let numbers: Vec<f32> = (0..WORDS * HIDDEN)
+        let numbers: Vec<f32> = (0..words * HIDDEN)
             .map(|_| spread * (random.next_u32() as f32 / u32::MAX as f32 * 2.0 - 1.0))
             .collect();
-        let tensor = Tensor::from_vec(numbers, (WORDS, HIDDEN), &Device::Cpu).unwrap();
+        let tensor = Tensor::from_vec(numbers, (words, HIDDEN), &Device::Cpu).unwrap();
         tensors.insert(name.to_owned(), tensor);
     }
     write_safetensors(folder, tensors, DType::F32, 1);

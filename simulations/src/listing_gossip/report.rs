@@ -43,7 +43,7 @@ pub struct Share {
 }
 
 impl Share {
-    pub(super) fn count(&mut self, counts: bool) {
+    pub(crate) fn count(&mut self, counts: bool) {
         self.whole += 1;
         self.part += u64::from(counts);
     }

@@ -24,7 +24,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two attempts: the protocol asks for patience with 429, 502, 503 and 504.
 const RETRY_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 /// How long what is left may take at the end.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// An address that is none of a collector.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -78,7 +78,12 @@ pub fn span_exporter(
     service: &'static str,
     version: &'static str,
 ) -> Result<(SpanExporter, SpanExporterDriver), OtlpEndpointError> {
-    let wrong = || OtlpEndpointError(endpoint.chars().take(256).collect());
+    // What stands before an @ may be a password.
+    let shown = match endpoint.rsplit_once('@') {
+        Some((_, place)) => format!("…@{place}"),
+        None => endpoint.to_owned(),
+    };
+    let wrong = || OtlpEndpointError(shown.chars().take(256).collect());
     let mut traces: Url = endpoint.parse().map_err(|_| wrong())?;
     if !matches!(traces.scheme(), "http" | "https") {
         return Err(wrong());
@@ -171,7 +176,9 @@ impl SpanExporterDriver {
                 self.dropped.fetch_add(self.batch.len() as u64, Ordering::Relaxed);
                 // Once, and not with every batch.
                 if !std::mem::replace(&mut self.was_away, true) {
-                    tracing::warn!(collector = %self.traces, reason, "traces can't be delivered and are dropped");
+                    // Without what may be a password.
+                    let collector = self.traces.origin().ascii_serialization();
+                    tracing::warn!(collector, reason, "traces can't be delivered and are dropped");
                 }
             }
         }
@@ -314,5 +321,12 @@ mod tests {
         ] {
             assert!(span_exporter(url, "test", "1").is_err(), "{url}");
         }
+        let error = span_exporter("ftp://me:secret@otel.example", "test", "1")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("otel.example") && !error.contains("secret"),
+            "{error}"
+        );
     }
 }

@@ -38,10 +38,10 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1_000)]
     requests: usize,
     /// How long throughput is measured at each concurrency, in seconds
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 4)]
     seconds: u64,
     /// Rounds of four long streams, each way
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Workers of LiteLLM's proxy; more of them use more cores and more memory
     #[arg(long, default_value_t = 1)]

@@ -13,6 +13,9 @@ use tokio::process::{Child, Command};
 use super::report::resident_mebibytes;
 use super::upstream::MODEL;
 
+/// How long a process may take to start: LiteLLM's proxy takes most of a minute on a busy machine.
+const STARTED_WITHIN: Duration = Duration::from_secs(120);
+
 /// The running processes. Dropping them kills them.
 pub(super) struct Roles {
     processes: Vec<(&'static str, Child)>,
@@ -50,9 +53,13 @@ impl Roles {
             &mesh,
             "--starter-grant",
             "1000",
+            "--starter-daily-budget",
+            "2000",
+            "--channel-limit-max",
+            "1000",
         ];
-        roles.spawn("coordinator", &program, &[&arguments, more.coordinator].concat())?;
-        until_ready(&format!("{coordinator_url}/healthz"), |_| true).await?;
+        let coordinator = roles.spawn("coordinator", &program, &[&arguments, more.coordinator].concat())?;
+        until_ready(coordinator, &format!("{coordinator_url}/healthz"), |_| true).await?;
         let arguments = [
             "serve",
             "--coordinator",
@@ -65,17 +72,23 @@ impl Roles {
         roles.spawn("node", &program, &[&arguments, more.node].concat())?;
         let address = listen(&roles.client_url);
         let arguments = ["serve", "--coordinator", &coordinator_url, "--listen", &address];
-        roles.spawn("client", &program, &[&arguments, more.client].concat())?;
+        let models = format!("{}/v1/models", roles.client_url);
+        let client = roles.spawn("client", &program, &[&arguments, more.client].concat())?;
         let offered = |models: &Value| {
             models["data"]
                 .as_array()
                 .is_some_and(|models| models.iter().any(|model| model["id"] == MODEL))
         };
-        until_ready(&format!("{}/v1/models", roles.client_url), offered).await?;
+        until_ready(client, &models, offered).await?;
         Ok(roles)
     }
 
-    fn spawn(&mut self, role: &'static str, program: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+    fn spawn(
+        &mut self,
+        role: &'static str,
+        program: &Path,
+        arguments: &[&str],
+    ) -> anyhow::Result<&mut Child> {
         let folder = self.state.path().join(role);
         std::fs::create_dir_all(&folder)?;
         let child = Command::new(program)
@@ -92,7 +105,8 @@ impl Roles {
             .spawn()
             .with_context(|| format!("{role} can't be started"))?;
         self.processes.push((role, child));
-        Ok(())
+        let (_, child) = self.processes.last_mut().context("it was just put there")?;
+        Ok(child)
     }
 
     /// Where the proxy is.
@@ -143,15 +157,30 @@ pub(super) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-pub(super) async fn until_ready(url: &str, ready: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
-    for _ in 0..600 {
-        if let Ok(answer) = reqwest::get(url).await
-            && answer.status().is_success()
-            && ready(&answer.json().await.unwrap_or_default())
-        {
-            return Ok(());
+/// Waits until a process answers as it should.
+///
+/// # Errors
+/// Where it ends before, or takes too long.
+pub(super) async fn until_ready(
+    process: &mut Child,
+    url: &str,
+    ready: impl Fn(&Value) -> bool,
+) -> anyhow::Result<()> {
+    let answers = async {
+        loop {
+            if let Ok(answer) = reqwest::get(url).await
+                && answer.status().is_success()
+                && ready(&answer.json().await.unwrap_or_default())
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    tokio::select! {
+        ready = tokio::time::timeout(STARTED_WITHIN, answers) => {
+            ready.map_err(|_| anyhow::anyhow!("{url} was not ready within {STARTED_WITHIN:?}"))
+        }
+        ended = process.wait() => bail!("what should serve {url} ended with {}", ended?),
     }
-    bail!("{url} was not ready within 60 s")
 }

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::core::failure::ApiFailure;
 use crate::core::request::content::Parts;
-use crate::core::request::read::{self, missing, optional, wrong_type};
+use crate::core::request::read::{self, Whole, missing, optional, wrong_type};
 use crate::core::request::{CHOICES_MAX, Fields, ProgramRequest};
 
 #[derive(Deserialize)]
@@ -113,7 +113,7 @@ impl ProgramRequest {
     fn need_sampling(&mut self, fields: &Fields<'_>) -> Result<(), ApiFailure> {
         let logprobs = optional(fields.logprobs, "logprobs", "true or false")?.unwrap_or(false);
         self.need(logprobs, Capability::Logprobs, "logprobs");
-        let top: u64 = optional(fields.top_logprobs, "top_logprobs", "a whole number")?.unwrap_or(0);
+        let top = read::whole(fields.top_logprobs, "top_logprobs")?.unwrap_or(0);
         self.need(top > 0, Capability::Logprobs, "top_logprobs");
         self.need_bias_and_seed(fields)
     }
@@ -127,10 +127,7 @@ impl ProgramRequest {
             Capability::LogitBias,
             "logit_bias",
         );
-        let seed: Option<serde_json::Number> = optional(fields.seed, "seed", "a whole number")?;
-        if seed.as_ref().is_some_and(serde_json::Number::is_f64) {
-            return Err(wrong_type("seed", "a whole number"));
-        }
+        let seed: Option<Whole> = optional(fields.seed, "seed", "a whole number")?;
         self.need(seed.is_some(), Capability::Seed, "seed");
         Ok(())
     }

@@ -46,7 +46,7 @@ impl ProgramRequest {
             Capability::Suffix,
             "suffix",
         );
-        let logprobs: Option<u64> = optional(fields.logprobs, "logprobs", "a whole number")?;
+        let logprobs = read::whole(fields.logprobs, "logprobs")?;
         request.need(logprobs.is_some(), Capability::Logprobs, "logprobs");
         request.need_bias_and_seed(fields)?;
         Ok(request)

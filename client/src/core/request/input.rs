@@ -98,9 +98,20 @@ impl<'de> Visitor<'de> for ElementVisitor {
         Ok(Element::Token)
     }
 
+    fn visit_f64<E: Error>(self, token: f64) -> Result<Element, E> {
+        // A whole number may be written with a point.
+        if token.fract() == 0.0 && token >= 0.0 {
+            return Ok(Element::Token);
+        }
+        Err(E::custom("a token is a whole number"))
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, mut tokens: A) -> Result<Element, A::Error> {
         let mut is_empty = true;
-        while tokens.next_element::<u64>()?.is_some() {
+        while let Some(token) = tokens.next_element()? {
+            let Element::Token = token else {
+                return Err(A::Error::custom("a list of tokens has something else"));
+            };
             is_empty = false;
         }
         if is_empty {
@@ -127,6 +138,7 @@ mod tests {
             (r#"["a","b\n"]"#, false, 2),
             ("[1,2,3]", true, 1),
             ("[[1],[2,3]]", true, 2),
+            ("[1.0,2]", true, 1),
         ] {
             let input: Input = serde_json::from_str(json).unwrap();
             assert_eq!(input, Input { is_tokens, count }, "{json}");
@@ -142,6 +154,7 @@ mod tests {
             "[1.5]",
             "[{}]",
             "[[\"a\"]]",
+            "[[[1]]]",
             "[null]",
         ] {
             assert!(serde_json::from_str::<Input>(json).is_err(), "{json}");

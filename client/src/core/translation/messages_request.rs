@@ -4,7 +4,9 @@ use serde_json::{Map, Value, json};
 
 use crate::core::failure::ApiFailure;
 use crate::core::translation::messages::MessagesAnswer;
-use crate::core::translation::{TranslatedRequest, Translation, object, take, wrong};
+use crate::core::translation::{
+    TranslatedRequest, Translation, check_limit, object, refuse_more_choices, take, wrong,
+};
 
 /// Fields that change nothing about the answer of a model that is not Anthropic's.
 const WITHOUT_EFFECT: [&str; 6] = [
@@ -34,9 +36,7 @@ impl TranslatedRequest {
     /// [`ApiFailure`] with status 400 that names the field at fault.
     pub fn of_messages(body: &[u8]) -> Result<Self, ApiFailure> {
         let fields = object(body)?;
-        if fields.get("max_tokens").is_none_or(|limit| !limit.is_u64()) {
-            return Err(wrong("max_tokens", "a whole number"));
-        }
+        check_limit(fields.get("max_tokens").unwrap_or(&Value::Null), "max_tokens")?;
         Self::of_fields(fields)
     }
 
@@ -45,7 +45,12 @@ impl TranslatedRequest {
     /// # Errors
     /// [`ApiFailure`] with status 400 that names the field at fault.
     pub fn of_messages_to_count(body: &[u8]) -> Result<Self, ApiFailure> {
-        Self::of_fields(object(body)?)
+        let fields = object(body)?;
+        // A chat's own reader says so of a message.
+        if !fields.get("model").is_some_and(Value::is_string) {
+            return Err(wrong("model", "the name of a model"));
+        }
+        Self::of_fields(fields)
     }
 
     fn of_fields(mut fields: Map<String, Value>) -> Result<Self, ApiFailure> {
@@ -55,6 +60,7 @@ impl TranslatedRequest {
                 return Err(ApiFailure::not_offered_here(field, message));
             }
         }
+        refuse_more_choices(&mut fields)?;
         for field in WITHOUT_EFFECT {
             fields.shift_remove(field);
         }
@@ -423,6 +429,9 @@ mod tests {
                 "{field} {value}"
             );
         }
+        let nameless = br#"{"messages":[{"role":"user","content":"x"}]}"#;
+        let failure = TranslatedRequest::of_messages_to_count(nameless).unwrap_err();
+        assert_eq!((failure.status, failure.param.as_deref()), (400, Some("model")));
         assert!(
             TranslatedRequest::of_messages_to_count(
                 br#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#

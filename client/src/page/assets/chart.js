@@ -47,17 +47,19 @@ function bar({ group, cost }, index, most) {
   return made;
 }
 
-/** The parts of a picture of `days`, as `lastDays` gives them: a scale, the bars, the first and the last day. */
+/**
+ * The parts of a picture of `days`, as `lastDays` gives them, on one of which something was spent: a scale, the bars,
+ * the first and the last day.
+ */
 export function spendingChart(days) {
-  const most = Math.max(...days.map((day) => day.cost), 1);
+  const most = Math.max(...days.map((day) => day.cost));
   const total = days.reduce((sum, day) => sum + day.cost, 0);
   const busiest = days.find((day) => day.cost === most);
-  const summary = busiest === undefined ? "Nothing was spent." : `Most on ${busiest.group}: ${amount(most)}.`;
   const svg = shape("svg", {
     viewBox: `0 0 ${days.length * STEP} ${HEIGHT}`,
     preserveAspectRatio: "none",
     role: "img",
-    "aria-label": `Spending in the last ${days.length} days: ${amount(total)}. ${summary}`,
+    "aria-label": `Spending in the last ${days.length} days: ${amount(total)}. Most on ${busiest.group}: ${amount(most)}.`,
   });
   days.forEach((day, index) => day.cost > 0 && svg.append(bar(day, index, most)));
   // Said above, and drawn here beside the bars, where it isn't stretched.

@@ -2,10 +2,15 @@
 
 import { CallError, call, inWords, key, setKey } from "./api.js";
 import { setUpAsking } from "./ask.js";
-import { count, counted, duration, kinds, price, shortAccount, speed } from "./format.js";
-import { element, say, showTable } from "./tables.js";
+import { firstDay, lastDays, spendingChart } from "./chart.js";
+import {
+  amount, count, counted, credits, duration, kinds, localTime, price, shortAccount, speed,
+} from "./format.js";
+import { element, say, showFacts, showTable } from "./tables.js";
 
 const REFRESH_MS = 5_000;
+/** How many of the newest requests are shown. */
+const REQUESTS_SHOWN = 30;
 /** Rows of a table of models; whoever has more narrows them down. */
 const MODELS_SHOWN = 100;
 /** From so many models on there is a filter. */
@@ -27,6 +32,28 @@ function changed(name, value) {
 
 function account(text) {
   return element("code", shortAccount(text), { title: text });
+}
+
+/** An element with two pieces between which alone a line may break. */
+function breakable(name, first, second, attributes = {}) {
+  const made = element(name, "", { class: "breakable", ...attributes });
+  made.append(element("span", first), " ", element("span", second));
+  return made;
+}
+
+function time(milliseconds) {
+  const [day, clock] = localTime(milliseconds).split(" ");
+  return breakable("time", day, clock, { datetime: new Date(milliseconds).toISOString() });
+}
+
+/** A line and a quieter one below it, which may be empty. */
+function twoLines(first, second) {
+  const made = element("span");
+  made.append(first);
+  if (second !== "") {
+    made.append(" ", element("span", second, { class: "below" }));
+  }
+  return made;
 }
 
 // The line on top
@@ -98,7 +125,41 @@ function showModels(state) {
   }
 }
 
-// Providers
+// Spending
+
+const dayColumns = [
+  { label: "Day", cell: ({ group }) => group },
+  { label: "Requests", number: true, cell: (day) => count(day.requests) },
+  { label: "Failed", number: true, cell: (day) => count(day.failed) },
+  { label: "Tokens in", number: true, cell: (day) => count(day.input_tokens) },
+  { label: "Tokens out", number: true, cell: (day) => count(day.output_tokens) },
+  { label: "Credits", number: true, cell: (day) => credits(day.cost) },
+];
+
+function showSpending(nowMs, days) {
+  const last = lastDays(days, nowMs);
+  if (!changed("spending", last)) {
+    return;
+  }
+  const sum = (some) => amount(some.reduce((total, day) => total + day.cost, 0));
+  showFacts(byId("spending-sums"), [
+    ["Today (UTC)", sum(last.slice(-1))],
+    ["Last 7 days", sum(last.slice(-7))],
+    [`Last ${last.length} days`, sum(last)],
+  ]);
+  const busy = last.filter((day) => day.requests > 0).reverse();
+  const spent = busy.some((day) => day.cost > 0);
+  byId("spending-figure").hidden = !spent;
+  byId("spending-details").hidden = busy.length === 0;
+  if (spent) {
+    byId("spending-chart").replaceChildren(...spendingChart(last));
+    say(byId("spending-caption"), "Credits by day (UTC); the top line is the most that was spent on one.");
+  }
+  const nothing = `Nothing was asked in the last ${last.length} days.`;
+  showTable(byId("days-table"), dayColumns, busy, byId("spending-note"), nothing);
+}
+
+// Providers and requests
 
 const conditions = {
   good: ["Good", "good"],
@@ -118,15 +179,65 @@ const providerColumns = [
     },
   },
   { label: "Requests", number: true, cell: (provider) => count(provider.requests) },
-  { label: "Failed", number: true, cell: (provider) => count(provider.failed) },
+  { label: "Credits", number: true, cell: (provider) => credits(provider.cost) },
+  { label: "Failures", number: true, cell: (provider) => count(provider.failed) },
   { label: "First output after", number: true, cell: (provider) => duration(provider.first_output_ms) },
   { label: "Tokens per second", number: true, cell: (provider) => speed(provider.tokens_per_second) },
+];
+
+/** nginx's status for a program that went away, which the endpoint uses, too. */
+const STOPPED = 499;
+
+function outcome({ status, code }) {
+  if (status < 400) {
+    return element("span", "Answered", { class: "good" });
+  }
+  return status === STOPPED
+    ? "Stopped by the program"
+    : twoLines(element("span", "Failed", { class: "bad" }), `${code ?? "unknown"} (${status})`);
+}
+
+function asked({ model, kind, key }) {
+  const kindOf = kind === "chat_completions" ? [] : [kinds([kind])];
+  const keyOf = key === null ? [] : [`key ${key}`];
+  return twoLines(model, [...kindOf, ...keyOf].join(", "));
+}
+
+function askedProviders({ providers }) {
+  const list = element("span");
+  providers.forEach(({ provider }, index) => list.append(index > 0 ? ", " : "", account(provider)));
+  return providers.length === 0 ? "none" : list;
+}
+
+function tokens({ usage }) {
+  return breakable("span", `${count(usage.input_token ?? 0)} in,`, `${count(usage.output_token ?? 0)} out`);
+}
+
+function took({ duration_ms: whole, first_token_ms: first }) {
+  return twoLines(duration(whole), first === null ? "" : `first output ${duration(first)}`);
+}
+
+const requestColumns = [
+  { label: "Time", cell: (request) => time(request.started_at_ms) },
+  { label: "Model", long: true, cell: asked },
+  { label: "Provider", cell: askedProviders },
+  { label: "Tokens", number: true, cell: tokens },
+  { label: "Credits", number: true, cell: (request) => credits(request.cost) },
+  { label: "Took", number: true, cell: took },
+  { label: "Outcome", long: true, cell: outcome },
 ];
 
 function showProviders({ providers }) {
   if (changed("providers", providers)) {
     showTable(byId("providers-table"), providerColumns, providers, byId("providers-note"),
-      "Nobody was asked anything since the client started.");
+      "Nobody was asked anything in the last 30 days.");
+  }
+}
+
+function showRequests(requests) {
+  if (changed("requests", requests)) {
+    showTable(byId("requests-table"), requestColumns, requests, byId("requests-note"),
+      "Nothing was asked yet. Try a prompt above, or point a program at this endpoint.");
   }
 }
 
@@ -138,12 +249,22 @@ function showKeyForm(reason) {
   say(byId("key-reason"), reason);
 }
 
+function showSheets(isKnown) {
+  byId("sheets").hidden = !isKnown;
+  byId("sections").hidden = !isKnown;
+}
+
 function askForKey() {
   lacksKey = true;
   const had = key() !== null;
   showKeyForm("This endpoint asks for a key.");
   say(byId("key-error"), had ? "The key does not fit. Enter another one." : "");
   say(byId("status"), "This endpoint asks for a key.");
+  if (!byId("sheets").hidden) {
+    // What was shown was for another key's eyes, and the focus may have been in it.
+    showSheets(false);
+    byId("key-text").focus();
+  }
 }
 
 function setUpKeyForm() {
@@ -174,11 +295,14 @@ let state = null;
 let lacksKey = false;
 let looks = Promise.resolve();
 
-function show() {
+function show({ days, requests }) {
   showStatus(state);
   showModels(state);
   showProviders(state);
+  showSpending(state.now_ms, days);
+  showRequests(requests);
   say(byId("version"), `Gristmill ${state.version}`);
+  showSheets(true);
 }
 
 async function told(path) {
@@ -186,9 +310,19 @@ async function told(path) {
   return response.json();
 }
 
+/** What was spent by day and the newest requests: those of the key, where it is a program's own. */
+async function spentAndAsked() {
+  const [report, requests] = await Promise.all([
+    told(`/v1/usage?by=day&since=${firstDay(Date.now())}`),
+    told(`/v1/usage/requests?limit=${REQUESTS_SHOWN}`),
+  ]);
+  return { days: report.rows, requests: requests.data };
+}
+
 async function look() {
+  let usage;
   try {
-    state = await told("/v1/page/state");
+    [state, usage] = await Promise.all([told("/v1/page/state"), spentAndAsked()]);
   } catch (error) {
     if (error instanceof CallError && error.needsKey) {
       askForKey();
@@ -204,7 +338,7 @@ async function look() {
     showKeyForm("Your key is in use.");
     say(byId("key-error"), "");
   }
-  show();
+  show(usage);
 }
 
 /** Looks once more, after the look that may be on its way: that one may have come too early. */

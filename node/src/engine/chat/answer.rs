@@ -14,7 +14,7 @@ use super::sampling::{Sampler, Sampling};
 use super::stop::StopScanner;
 use super::weights::first_line;
 use crate::engine::EngineError;
-use crate::engine::refusal::{engine_failed, invalid_request};
+use crate::engine::refusal::{engine_failed, invalid_request, schema_too_costly};
 
 pub(super) mod continuation;
 
@@ -356,7 +356,7 @@ fn failed(error: &candle_core::Error) -> EngineError {
 }
 
 fn off_grammar(error: &GrammarError) -> EngineError {
-    engine_failed(error)
+    schema_too_costly(error)
 }
 
 #[cfg(test)]

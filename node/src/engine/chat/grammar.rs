@@ -93,9 +93,16 @@ impl GrammarCompiler {
             Matcher::new(self.factory.create_parser(grammar))
         }));
         let matcher = compiled.map_err(|_| GrammarError::NotCompiled("it makes no sense".to_owned()))?;
-        match matcher.get_error() {
-            None => Ok(Grammar { matcher }),
-            Some(problem) => Err(GrammarError::NotCompiled(in_short(&problem))),
+        if let Some(problem) = matcher.get_error() {
+            return Err(GrammarError::NotCompiled(in_short(&problem)));
+        }
+        let mut grammar = Grammar { matcher };
+        // Some grammars, such as a schema that refers to nothing but itself, turn out only here to have no beginning.
+        match grammar.allowed() {
+            Ok(_) => Ok(grammar),
+            Err(_) => Err(GrammarError::NotCompiled(
+                "nothing can be of it, or it is too costly to follow".to_owned(),
+            )),
         }
     }
 }
@@ -117,15 +124,16 @@ pub(super) fn prepare(schema: &Value, is_strict: bool) -> Result<Value, GrammarE
     Ok(prepared)
 }
 
-/// The first line of a message, and not too much of it.
+/// The first line of a message, with the last one where the first only leads up to it, and not too much of them.
 fn in_short(problem: &str) -> String {
-    problem
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(300)
-        .collect()
+    let first = problem.lines().next().unwrap_or_default();
+    let last = problem.lines().last().unwrap_or_default().trim();
+    let whole = if first.ends_with(':') {
+        format!("{first} {last}")
+    } else {
+        first.to_owned()
+    };
+    whole.chars().take(300).collect()
 }
 
 /// How far one answer is in its grammar.

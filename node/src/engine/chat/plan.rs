@@ -12,6 +12,7 @@ use super::options::Options;
 use super::request::{ChatRequest, PromptEnd, ResponseFormat};
 use super::sampling::Sampling;
 use super::template::Conversation;
+use super::tool_calls::Certainty;
 use super::tool_request::{ToolChoice, ToolRequest};
 use super::tool_syntax::{CallGrammar, ToolSyntax};
 use super::weights::first_line;
@@ -37,6 +38,7 @@ pub(super) struct CallPlan {
     pub(super) syntax: ToolSyntax,
     pub(super) names: Vec<String>,
     pub(super) only_one: bool,
+    pub(super) certainty: Certainty,
     /// What a call that the model began must be, where it is free to begin one.
     pub(super) grammar: Option<Grammar>,
 }
@@ -87,7 +89,7 @@ impl LoadedModel {
         let continued = self.continued(&request)?;
         let known_tokens = continued.as_ref().map_or(0, Continued::tokens_max);
         let prompt = self.prompt(prompt, known_tokens, "messages", request.max_tokens)?;
-        let calls = self.calls(&request.tools)?;
+        let calls = self.calls(&request)?;
         let grammar = self.grammar(&request)?;
         let mut plan = self.job(vec![prompt], &request.options, seed)?;
         plan.logprobs = request.logprobs;
@@ -248,7 +250,8 @@ impl LoadedModel {
         Ok(Continued::new(text, &self.text.tokenizer, vocabulary))
     }
 
-    fn calls(&self, tools: &ToolRequest) -> Result<Option<CallPlan>, EngineError> {
+    fn calls(&self, request: &ChatRequest) -> Result<Option<CallPlan>, EngineError> {
+        let tools = &request.tools;
         let (Some(syntax), false) = (self.tools, tools.tools.is_empty()) else {
             return Ok(None);
         };
@@ -265,7 +268,14 @@ impl LoadedModel {
             }
             _ => None,
         };
+        let has_format = request.format != ResponseFormat::Text;
+        let certainty = match syntax {
+            _ if !is_free => Certainty::WholeAnswer,
+            ToolSyntax::Marked if grammar.is_some() || has_format => Certainty::Marked,
+            ToolSyntax::Marked | ToolSyntax::Bare => Certainty::Open,
+        };
         Ok(Some(CallPlan {
+            certainty,
             syntax,
             names: tools.callable().map(|tool| tool.name.clone()).collect(),
             only_one: tools.only_one || !syntax.allows_several(),

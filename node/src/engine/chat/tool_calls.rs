@@ -18,6 +18,17 @@ pub(super) enum Part {
     Arguments(String),
 }
 
+/// How sure it is that what looks like a call is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Certainty {
+    /// A begun call may turn out to be text.
+    Open,
+    /// What is marked as a call is held to be one.
+    Marked,
+    /// The whole answer is held to be calls.
+    WholeAnswer,
+}
+
 enum State {
     /// Before anything was written.
     Fresh,
@@ -37,6 +48,7 @@ enum State {
 pub(super) struct CallReader {
     syntax: ToolSyntax,
     names: Vec<String>,
+    certainty: Certainty,
     state: State,
     /// What is not understood yet.
     held: String,
@@ -50,10 +62,11 @@ pub(super) struct CallReader {
 
 impl CallReader {
     /// A reader for an answer that may call functions of these names.
-    pub(super) const fn new(syntax: ToolSyntax, names: Vec<String>) -> Self {
+    pub(super) const fn new(syntax: ToolSyntax, names: Vec<String>, certainty: Certainty) -> Self {
         Self {
             syntax,
             names,
+            certainty,
             state: State::Fresh,
             held: String::new(),
             space: String::new(),
@@ -98,7 +111,14 @@ impl CallReader {
     /// What was held back, where the answer is over.
     pub(super) fn finish(&mut self) -> Vec<Part> {
         let held = std::mem::take(&mut self.held);
+        let is_certain = match (self.certainty, &self.state) {
+            (Certainty::WholeAnswer, _) => true,
+            (Certainty::Marked, State::Head) => self.syntax == ToolSyntax::Marked,
+            _ => false,
+        };
         let text = match self.state {
+            // A call that was cut off before its name.
+            State::Fresh | State::Text | State::OnlyText | State::Head if is_certain => String::new(),
             // White space after a call is none of the answer's.
             State::Fresh | State::Text | State::OnlyText if self.is_after_call => held.trim().to_owned(),
             State::Fresh | State::Text | State::OnlyText => held,

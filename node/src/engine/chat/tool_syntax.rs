@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
-use super::grammar::{Grammar, GrammarCompiler, GrammarError, prepare};
+use super::grammar::{Grammar, GrammarCompiler, GrammarError, SCHEMA_MAX_BYTES, prepare};
 use super::messages::Message;
 use super::request::ResponseFormat;
 use super::template::{ChatTemplate, Conversation};
@@ -58,8 +58,8 @@ impl ToolSyntax {
         matches!(self, Self::Marked)
     }
 
-    /// A grammar for calls of these tools, or for an answer of the other format. Schemas that can't be held to are an error where a tool is strict, and
-    /// are read leniently where it is not.
+    /// A grammar for calls of these tools, or for an answer of the other format. Schemas that can't be held to are an
+    /// error where a tool is strict, and are read leniently where it is not.
     ///
     /// # Errors
     /// The place of the tool at fault and what is wrong with its schema.
@@ -72,6 +72,7 @@ impl ToolSyntax {
     ) -> Result<Grammar, (String, GrammarError)> {
         let mut rules = String::new();
         let mut names = Vec::new();
+        let mut room = SCHEMA_MAX_BYTES;
         for tool in tools {
             let place = || tool.name.clone();
             // Alone first, so that an error is of this tool and not of all of them.
@@ -79,6 +80,12 @@ impl ToolSyntax {
                 .json_schema(&tool.parameters, tool.is_strict)
                 .map_err(|error| (place(), error))?;
             let schema = prepare(&tool.parameters, tool.is_strict).map_err(|error| (place(), error))?;
+            let schema = schema.to_string();
+            let Some(left) = room.checked_sub(schema.len()) else {
+                let found_bytes = SCHEMA_MAX_BYTES - room + schema.len();
+                return Err((place(), GrammarError::TooLarge { found_bytes }));
+            };
+            room = left;
             let head = match self {
                 Self::Marked => format!("{{\"name\": \"{}\", \"arguments\": ", tool.name),
                 Self::Bare => format!("{{\"name\": \"{}\", \"parameters\": ", tool.name),

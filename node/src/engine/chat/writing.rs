@@ -140,7 +140,7 @@ impl<'a> Writing<'a> {
     fn choice(&self, index: u32, start: ReadPrompt, prompt: &PromptPlan) -> Choice<'a> {
         let answer = Answer::new(self.model, start, self.plan.answer(prompt, index));
         let calls = self.plan.calls.as_ref().map(|calls| {
-            let mut reader = CallReader::new(calls.syntax, calls.names.clone());
+            let mut reader = CallReader::new(calls.syntax, calls.names.clone(), calls.certainty);
             if self.plan.continued.is_some() {
                 reader.go_on_after_text();
             }

@@ -10,7 +10,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Response, Url};
 use serde_json::{Value, json};
 
-use super::body::{self, JSON};
+use super::body::{self, CONTENT_TYPE_MAX_BYTES, JSON};
 use super::chunks::ChunkReader;
 use super::errors;
 use super::models::{UpstreamKind, UpstreamModel};
@@ -33,8 +33,6 @@ const ANSWER_MAX_BYTES: usize = 32 * 1024 * 1024;
 const PASSED_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// What an answer is whose upstream does not say.
 const UNKNOWN_TYPE: &str = "application/octet-stream";
-/// Most bytes of a media type.
-const CONTENT_TYPE_MAX_BYTES: usize = 256;
 
 /// A job at an upstream.
 pub(super) struct UpstreamJob<'a> {

@@ -15,6 +15,8 @@ use crate::engine::{EngineError, RequestBody};
 const BYTES_PER_TOKEN_MAX: u64 = 8;
 /// The media type of JSON.
 pub(super) const JSON: &str = "application/json";
+/// Most bytes of a media type, either way.
+pub(super) const CONTENT_TYPE_MAX_BYTES: usize = 256;
 
 /// The body of a request for text: this model, a stream, and usage at its end.
 pub(super) fn streaming(body: &Value, model: &str, software: UpstreamKind) -> Value {
@@ -65,6 +67,9 @@ pub(super) fn passed(
             "the body was to be passed through and was read",
         ));
     };
+    if content_type.len() > CONTENT_TYPE_MAX_BYTES {
+        return Err(invalid_request("body", "the content type is too long"));
+    }
     if kind == JobKind::AudioTranscriptions {
         return Ok((
             content_type.clone(),
@@ -246,6 +251,10 @@ mod tests {
             ("", "[]"),
             ("", "{"),
             ("text/plain", "{\"model\":\"m\"}"),
+            (
+                &format!("application/json;{}", " ".repeat(256)),
+                "{\"model\":\"m\"}",
+            ),
         ] {
             let error = passed(JobKind::AudioSpeech, &model("m"), &raw(content_type, body)).unwrap_err();
             assert_eq!(error.status, 400, "{body}");

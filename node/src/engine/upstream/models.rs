@@ -101,7 +101,7 @@ impl UpstreamModel {
     }
 
     /// The same, as its owner wants it.
-    pub(super) fn as_set(mut self, setting: &UpstreamModelSetting) -> Self {
+    pub(super) fn adjusted(mut self, setting: &UpstreamModelSetting) -> Self {
         if let Some(kinds) = &setting.kinds {
             self.kinds.clone_from(kinds);
         }
@@ -267,7 +267,7 @@ mod tests {
             added: BTreeSet::from([Capability::Tools, Capability::ImageInput]),
             removed: BTreeSet::from([Capability::Passthrough, Capability::ImageInput]),
         };
-        let model = plain("m").as_set(&setting);
+        let model = plain("m").adjusted(&setting);
         assert!(model.serves(JobKind::AudioSpeech) && !model.serves(JobKind::Completions));
         let tried = BTreeSet::from([Capability::Continuation]);
         assert_eq!(

@@ -14,6 +14,9 @@ use super::super::upstream::MODEL;
 use crate::test::environment::Workplace;
 use crate::test::packages::{Environments, NodePackages};
 
+/// What a peer says, in the folder with its configuration.
+const SAID: &str = "stderr";
+
 /// A peer's proxy that runs. Dropping it kills it.
 pub(super) struct Peer {
     pub(super) target: Target,
@@ -63,12 +66,14 @@ impl Installed {
             // Otherwise it asks the network for its price list.
             .env("LITELLM_LOCAL_MODEL_COST_MAP", "True")
             .env("LITELLM_MODE", "PRODUCTION")
+            // Ours asks for no key on loopback; checking one would only slow it down.
+            .env("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true")
             .env("LITELLM_LOG", "ERROR");
-        let process = spawn(&mut command, state.path())?;
+        let mut process = spawn(&mut command, state.path())?;
         let base_url = format!("http://127.0.0.1:{port}");
-        until_ready(&format!("{base_url}/health/readiness"), |_| true)
+        until_ready(&mut process, &format!("{base_url}/health/readiness"), |_| true)
             .await
-            .context("LiteLLM's proxy does not start")?;
+            .with_context(|| format!("LiteLLM's proxy does not start; {}", last_words(state.path())))?;
         Ok(Peer {
             target: Target::new("litellm", &base_url),
             process,
@@ -91,12 +96,12 @@ impl Installed {
             .env("NODE_ENV", "production")
             // It calls no loopback address unless that is named.
             .env("TRUSTED_CUSTOM_HOSTS", "127.0.0.1,localhost");
-        let process = spawn(&mut command, state.path())?;
+        let mut process = spawn(&mut command, state.path())?;
         let base_url = format!("http://127.0.0.1:{port}");
         // Its root answers with a line of text.
-        until_ready(&base_url, |_| true)
+        until_ready(&mut process, &base_url, |_| true)
             .await
-            .context("Portkey's gateway does not start")?;
+            .with_context(|| format!("Portkey's gateway does not start; {}", last_words(state.path())))?;
         let mut headers = HeaderMap::new();
         headers.insert("x-portkey-provider", HeaderValue::from_static("openai"));
         headers.insert(
@@ -150,8 +155,18 @@ fn spawn(command: &mut Command, folder: &Path) -> anyhow::Result<Child> {
         .env("HOME", folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(std::fs::File::create(folder.join(SAID))?)
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("{command:?} can't be started"))
+}
+
+/// The end of what a peer said that did not start.
+fn last_words(folder: &Path) -> String {
+    let said = std::fs::read_to_string(folder.join(SAID)).unwrap_or_default();
+    let lines: Vec<&str> = said.lines().collect();
+    format!(
+        "its last words:\n{}",
+        lines[lines.len().saturating_sub(12)..].join("\n")
+    )
 }

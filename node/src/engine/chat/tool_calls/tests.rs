@@ -15,7 +15,7 @@ fn arguments(text: &str) -> Part {
 
 /// The parts of an answer that comes in these pieces, with neighbours of a kind joined.
 fn read(syntax: ToolSyntax, pieces: &[&str]) -> (Vec<Part>, usize) {
-    let mut reader = CallReader::new(syntax, vec!["f".to_owned(), "g".to_owned()]);
+    let mut reader = CallReader::new(syntax, vec!["f".to_owned(), "g".to_owned()], Certainty::Open);
     let mut parts: Vec<Part> = pieces.iter().flat_map(|piece| reader.push(piece)).collect();
     parts.extend(reader.finish());
     let mut joined: Vec<Part> = Vec::new();
@@ -99,8 +99,29 @@ fn a_call_that_is_cut_off_is_not_complete() {
 }
 
 #[test]
+fn the_beginning_of_a_certain_call_is_never_text() {
+    let cut = |syntax, certainty, piece: &str| {
+        let mut reader = CallReader::new(syntax, vec!["f".to_owned()], certainty);
+        let mut parts = reader.push(piece);
+        parts.extend(reader.finish());
+        parts
+    };
+    let (marked, bare) = ("so\n<tool_call>\n{\"na", "{\"na");
+    assert_eq!(cut(ToolSyntax::Marked, Certainty::Marked, marked), [text("so")]);
+    // Short of the whole marker it may be text still.
+    let begun = &marked[..9];
+    assert_eq!(
+        cut(ToolSyntax::Marked, Certainty::Marked, begun),
+        [text("so"), text(&begun[2..])]
+    );
+    assert_eq!(cut(ToolSyntax::Marked, Certainty::WholeAnswer, &begun[2..]), []);
+    assert_eq!(cut(ToolSyntax::Bare, Certainty::WholeAnswer, bare), []);
+    assert_eq!(cut(ToolSyntax::Bare, Certainty::Open, bare), [text(bare)]);
+}
+
+#[test]
 fn a_begun_call_can_be_seen() {
-    let mut reader = CallReader::new(ToolSyntax::Marked, vec!["f".to_owned()]);
+    let mut reader = CallReader::new(ToolSyntax::Marked, vec!["f".to_owned()], Certainty::Open);
     reader.push("so <tool_ca");
     assert_eq!(reader.begun_call(), None);
     reader.push("ll>\n{");
