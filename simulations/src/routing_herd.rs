@@ -396,13 +396,14 @@ const fn now_ms(now_us: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn report(seed: u64) -> Report {
-        run(&Scenario::parse(ROUTING_HERD).unwrap(), seed).unwrap()
+    fn report(seed: u64, duration_s: u64) -> Report {
+        let text = ROUTING_HERD.replace("duration_s = 120", &format!("duration_s = {duration_s}"));
+        run(&Scenario::parse(&text).unwrap(), seed).unwrap()
     }
 
     #[test]
     fn a_herd_with_old_views_is_spread_and_always_the_best_is_trampled() {
-        let report = report(7);
+        let report = report(7, 120);
         let (shipped, best) = (&report.shipped, &report.always_the_best);
         // Twenty would get one in twenty each.
         assert!(
@@ -430,7 +431,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_run_and_another_one_another() {
-        let (one, same, other) = (report(1), report(1), report(2));
+        let (one, same, other) = (report(1, 20), report(1, 20), report(2, 20));
         assert_eq!(one, same);
         assert_ne!(one.shipped.digest, other.shipped.digest);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gristmill_protocol::job::JobFailed;
-use gristmill_protocol::listing::PrivacyTier;
+use gristmill_protocol::listing::{Capability, PrivacyTier};
 use gristmill_protocol::routing::hedge::HedgeBounds;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -210,6 +210,20 @@ async fn after_five_failures_in_a_row_a_provider_is_left_alone() {
     assert!(answer.text.contains("again and again"), "{}", answer.text);
     assert!((1..=60).contains(&answer.header("retry-after").parse::<u32>().unwrap()));
     assert_eq!(provider.jobs.borrow().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_an_answer_that_nobody_can_continue_is_not_bought_again() {
+    let market = Market::start().await;
+    let setup = Setup {
+        capabilities: vec![Capability::ManyChoices],
+        ..offer(20)
+    };
+    let broken = Script::Run(vec![Step::Say(text("Hi"), 1), Step::Die]);
+    let provider = market.provider(setup, broken).await;
+    let answer = market.chat(json!({"max_tokens": 10, "n": 2})).await;
+    assert_eq!(answer.error(), (502, "provider_failed".to_owned()));
+    assert_eq!(provider.jobs.borrow().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
