@@ -177,9 +177,8 @@ async fn what_can_not_be_honoured_is_refused_by_name() {
         ("logprobs", json!(6), "invalid_request_error"),
         ("continued_bytes", json!(9), "invalid_request_error"),
     ] {
-        let mut fields = json!({});
-        fields[field] = value;
-        let error = ask(&engine, prompt(json!("hi"), fields)).await.unwrap_err();
+        let request = prompt(json!("hi"), json!({field: value}));
+        let error = ask(&engine, request).await.unwrap_err();
         assert_eq!(
             (error.status, error.code.as_str(), error.param.as_deref()),
             (400, code, Some(field)),

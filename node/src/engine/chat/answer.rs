@@ -40,9 +40,9 @@ pub(super) struct AnswerPlan {
 
 /// A prompt that was read.
 pub(super) struct ReadPrompt {
-    memory: Memory,
+    pub(super) memory: Memory,
     /// The logits of the first token of the answer.
-    logits: Vec<f32>,
+    pub(super) logits: Vec<f32>,
 }
 
 impl ReadPrompt {

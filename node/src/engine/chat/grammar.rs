@@ -180,3 +180,106 @@ impl Grammar {
 fn broken(problem: &str) -> GrammarError {
     GrammarError::Broken(in_short(problem))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::answer::ReadPrompt;
+    use super::super::model::LoadedModel;
+    use super::super::sampling::{Sampler, Sampling};
+    use super::*;
+    use crate::engine::guide;
+
+    const SCHEMA: &str = r#"{"type": "object", "properties": {"name": {"type": "string", "maxLength": 40},
+        "ports": {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 65535}},
+        "kind": {"enum": ["node", "client"]}}, "required": ["name", "ports", "kind"]}"#;
+
+    fn schema() -> Value {
+        serde_json::from_str(SCHEMA).unwrap()
+    }
+
+    #[test]
+    fn what_may_come_next_is_what_the_schema_says() {
+        let model = LoadedModel::load(&guide::files(), None).unwrap();
+        let (grammars, vocabulary) = (model.grammars.unwrap(), model.vocabulary.unwrap());
+        let mut grammar = grammars
+            .json_schema(&json!({"enum": ["ab", "ac"]}), true)
+            .unwrap();
+        let mut fork = grammar.fork();
+        grammar.accept(&vocabulary.any_tokens(b"\"a")).unwrap();
+        let next = grammar.allowed().unwrap();
+        let texts = (0u32..).take(next.len()).filter(|token| next.is_allowed(*token));
+        for token in texts {
+            assert!(matches!(vocabulary.bytes(token), b"b" | b"c" | b"b\"" | b"c\""));
+        }
+        grammar.accept(&vocabulary.any_tokens(b"b\"")).unwrap();
+        assert!(grammar.is_complete() && !fork.is_complete());
+        fork.accept(&vocabulary.any_tokens(b"\"ac\"")).unwrap();
+        let mut other = grammars.json_object().unwrap();
+        assert!(other.accept(&vocabulary.any_tokens(b"[")).is_err());
+    }
+
+    /// Prints how much of the time of an answer its grammar takes. It asserts no time: machines differ.
+    #[test]
+    fn the_share_of_a_grammar_in_the_time_of_an_answer() {
+        let model = LoadedModel::load(&guide::files(), None).unwrap();
+        let begun = Instant::now();
+        let compiled = model
+            .grammars
+            .as_ref()
+            .unwrap()
+            .json_schema(&schema(), true)
+            .unwrap();
+        let compiling = begun.elapsed();
+        let (mut tokens, mut masks, mut whole) = (0u32, Duration::ZERO, Duration::ZERO);
+        for seed in 0..4 {
+            let mut grammar = compiled.fork();
+            let (
+                ReadPrompt {
+                    mut memory,
+                    mut logits,
+                },
+                mut sampler,
+            ) = (
+                ReadPrompt::read(&model.decoder, &[1, 2, 3], || false)
+                    .unwrap()
+                    .unwrap(),
+                Sampler::new(
+                    Sampling {
+                        temperature: 1.0,
+                        top_p: 1.0,
+                        ..Sampling::default()
+                    },
+                    seed,
+                ),
+            );
+            for _ in 0..60 {
+                let start = Instant::now();
+                let allowed = grammar.allowed().unwrap();
+                masks += start.elapsed();
+                for (token, logit) in (0u32..).zip(&mut logits) {
+                    if !allowed.is_allowed(token) {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+                let token = sampler.choose(logits).unwrap();
+                sampler.record(token);
+                grammar.accept(&[token]).unwrap();
+                logits = model.decoder.read(&[token], &mut memory).unwrap();
+                whole += start.elapsed();
+                tokens += 1;
+                if grammar.is_complete() {
+                    break;
+                }
+            }
+        }
+        println!(
+            "compiled in {compiling:?}; {tokens} tokens: masks {:?} of {:?} each, {:.1} %",
+            masks / tokens,
+            whole / tokens,
+            100.0 * masks.as_secs_f64() / whole.as_secs_f64()
+        );
+        assert!(tokens > 4);
+    }
+}
