@@ -222,6 +222,7 @@ mod tests {
 
     /// Prints how much of the time of an answer its grammar takes. It asserts no time: machines differ.
     #[test]
+    #[expect(clippy::print_stdout, reason = "the figures are for whoever runs it")]
     fn the_share_of_a_grammar_in_the_time_of_an_answer() {
         let model = LoadedModel::load(&guide::files(), None).unwrap();
         let begun = Instant::now();
