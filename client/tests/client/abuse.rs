@@ -1,6 +1,7 @@
 //! Programs and providers that use the client badly on purpose: crowds that read slowly or hang up, bodies at the
 //! limit, bytes that are no text, engines that crawl. `cargo xtask test abuse` runs them with crowds of full size.
 
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,26 +61,40 @@ async fn settled_tasks() -> usize {
     last
 }
 
-/// Asks for a stream, reads a little at a time, and gives all that came.
+/// Asks for a stream, reads a little at a time, and gives all that came. Where the system's queue of connections is
+/// full, it may end one that nobody has taken: asks again then, as a program would.
 async fn read_slowly(address: SocketAddr) -> String {
-    let socket = TcpSocket::new_v4().unwrap();
+    loop {
+        match try_to_read_slowly(address).await {
+            Ok(seen) => return String::from_utf8(seen).unwrap(),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+        }
+    }
+}
+
+/// # Errors
+/// Where the connection ended before anything was answered.
+async fn try_to_read_slowly(address: SocketAddr) -> io::Result<Vec<u8>> {
+    let socket = TcpSocket::new_v4()?;
     // What the system takes in for a program does not count as read.
-    socket.set_recv_buffer_size(4_096).unwrap();
-    let mut stream = socket.connect(address).await.unwrap();
+    socket.set_recv_buffer_size(4_096)?;
+    let mut stream = socket.connect(address).await?;
     let body = chat_body(json!({"stream": true, "max_tokens": 100})).to_string();
     let head = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: \
          application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
-    stream.write_all((head + &body).as_bytes()).await.unwrap();
+    stream.write_all((head + &body).as_bytes()).await?;
     let mut seen = Vec::new();
     let mut buffer = [0; 4_096];
     loop {
         sleep(Duration::from_millis(5)).await;
-        match stream.read(&mut buffer).await.unwrap() {
-            0 => return String::from_utf8(seen).unwrap(),
-            length => seen.extend_from_slice(&buffer[..length]),
+        match stream.read(&mut buffer).await {
+            Ok(0) => return Ok(seen),
+            Ok(length) => seen.extend_from_slice(&buffer[..length]),
+            Err(error) if seen.is_empty() => return Err(error),
+            Err(error) => panic!("an answer broke off: {error}"),
         }
     }
 }
