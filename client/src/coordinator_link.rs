@@ -188,8 +188,6 @@ impl CoordinatorLink {
             channel_limit_max: network.channel_limit_max,
             channel_life_max_ms: network.channel_life_max_ms,
         };
-        self.terms.send_replace(Some(terms));
-        self.wallet.remember_coordinator(network.log.account);
         for address in network.bootstrap {
             if known.insert(address.clone()) {
                 self.add_bootstrap(&address).await;
@@ -199,6 +197,9 @@ impl CoordinatorLink {
             let account = self.client.open_account().await?;
             tracing::info!(account = %account.account, available = %account.available, "account known to the coordinator");
         }
+        // Not before there is an account: until then every request would be told that it has no credits.
+        self.terms.send_replace(Some(terms));
+        self.wallet.remember_coordinator(network.log.account);
         self.learn_listings().await
     }
 
