@@ -16,6 +16,9 @@ use gristmill_protocol::codec::DecodeError;
 use gristmill_protocol::job::{ConsumerFrame, ProviderFrame};
 use thiserror::Error;
 
+use self::confirmed::Confirmed;
+
+mod confirmed;
 mod frame;
 mod halves;
 
@@ -88,7 +91,7 @@ impl<Outgoing: JobFrame, Incoming: JobFrame> JobStream<Outgoing, Incoming> {
 
     /// Frames over a stream that gives a place in a budget back when both halves are gone.
     pub(crate) fn with_permit(io: impl StreamIo, permit: Option<budget::StreamPermit>) -> Self {
-        let (reader, writer) = (Box::new(io) as Box<dyn StreamIo>).split();
+        let (reader, writer) = (Box::new(Confirmed::new(io)) as Box<dyn StreamIo>).split();
         let permit = permit.map(Arc::new);
         Self {
             sender: FrameSender::new(writer, permit.clone()),
