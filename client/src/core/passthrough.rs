@@ -64,7 +64,7 @@ impl PassedAnswer {
         if !is_json(&head.content_type) {
             return Ok(());
         }
-        if !serde_json::from_slice::<serde::de::IgnoredAny>(out).is_ok() {
+        if serde_json::from_slice::<serde::de::IgnoredAny>(out).is_err() {
             return Err(ApiFailure::provider_failed("the provider sent JSON that is none"));
         }
         let end = out.trim_ascii_end().len();

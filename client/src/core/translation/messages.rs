@@ -85,7 +85,7 @@ impl MessagesAnswer {
             Part::Reasoning(text) => self.grow(&Block::Thinking(String::new()), &text, out),
             // A refusal is what the model says, and the reason to stop tells that it is one.
             Part::Text { text, .. } | Part::Refusal(text) => {
-                self.grow(&Block::Text(String::new()), &text, out)
+                self.grow(&Block::Text(String::new()), &text, out);
             }
             Part::Call { index, id, name } => {
                 let arguments = String::new();

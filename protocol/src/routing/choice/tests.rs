@@ -373,7 +373,7 @@ fn the_restriction_that_excludes_is_named() {
 }
 
 #[test]
-fn what_an_offer_can_t_honour_excludes_it_and_passthrough_honours_all() {
+fn what_an_offer_can_t_honour_excludes_it_and_passthrough_honours_nearly_all() {
     let with = |capabilities: &[Capability]| {
         vec![Offer {
             capabilities: capabilities.to_vec(),
@@ -388,6 +388,10 @@ fn what_an_offer_can_t_honour_excludes_it_and_passthrough_honours_all() {
     assert_eq!(case.choose(), Err(NoRoute::Unsupported("logprobs")));
     post(&mut case.board, 3, with(&[Capability::Passthrough]));
     assert_eq!(case.chosen(), account(3));
+    // Begun answers are gone on with only by those of whom it is known.
+    let goes_on = "continue_final_message";
+    case.capabilities = BTreeMap::from([(Capability::Continuation, goes_on)]);
+    assert_eq!(case.choose(), Err(NoRoute::Unsupported(goes_on)));
 }
 
 #[test]
