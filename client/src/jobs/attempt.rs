@@ -241,7 +241,9 @@ impl Attempt {
         }
         if let Some(outcome) = &self.outcome {
             let is_broken = outcome.result.as_ref().err() == Some(&ConsumerFailure::Disconnected);
-            if let Some(voucher) = last_voucher.filter(|_| is_broken) {
+            // What other jobs of the channel owe goes out on their streams.
+            let owes = !outcome.cost.is_zero();
+            if let Some(voucher) = last_voucher.filter(|_| is_broken && owes) {
                 // Its stream is gone, and it may never come back for another job.
                 self.in_background(self.market().wallet.clone().hand_in(voucher));
             }
