@@ -54,7 +54,11 @@ pub(super) async fn open(settings: &Settings, data_dir: &Path, clock: Clock) -> 
     };
     let (keys, usage, writer) = match spawn_blocking(read).await {
         Ok(read) => read?,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and with it this task.
+            Err(_) => std::future::pending().await,
+        },
     };
     settings.check_access(keys.has_program_keys())?;
     let ended = CancellationToken::new();

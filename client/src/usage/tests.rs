@@ -162,3 +162,28 @@ async fn what_the_disk_refuses_is_written_later() {
     store::read(&place, |_| written += 1).unwrap();
     assert_eq!(written, 2);
 }
+
+/// A runtime that ends in the middle of a write is no reason to panic.
+#[test]
+fn the_end_of_the_runtime_is_no_panic() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let (book, writer) = open(folder.path());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_time()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let running = runtime.spawn(writer.run(CancellationToken::new()));
+        // Keeps the only thread busy, so that the write waits for it.
+        let (go_on, told) = std::sync::mpsc::channel::<()>();
+        runtime.spawn_blocking(move || told.recv());
+        book.note(finished(1, NOW_MS, 1));
+        std::thread::yield_now();
+        runtime.shutdown_background();
+        drop(go_on);
+        let ended = futures::executor::block_on(running);
+        assert!(ended.is_ok() || ended.is_err_and(|error| !error.is_panic()));
+    }
+}

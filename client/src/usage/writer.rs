@@ -110,8 +110,11 @@ impl Work {
         };
         match spawn_blocking(write).await {
             Ok(done) => done,
-            // Nothing cancels it, so it has panicked.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and with it this task.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 }
