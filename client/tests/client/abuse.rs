@@ -205,9 +205,7 @@ async fn a_thousand_programs_that_hang_up_leave_nothing_behind() {
             let mut response = ask(json!({"stream": true, "max_tokens": HANG_UP_TOKENS}))
                 .await
                 .unwrap();
-            if response.status() != 200 {
-                panic!("{}", response.text().await.unwrap());
-            }
+            assert!(response.status() == 200, "{}", response.text().await.unwrap());
             response.chunk().await.unwrap().unwrap();
         };
         let all = stream::iter(0..HANG_UPS / 2).for_each_concurrent(AT_ONCE, hang_up);

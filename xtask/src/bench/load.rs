@@ -13,6 +13,9 @@ use super::upstream::{LONG_STREAM_CHUNKS, MODEL};
 /// Waits no longer for any answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a connection is kept for the next request.
+const CONNECTION_KEPT: Duration = Duration::from_secs(2);
+
 /// An endpoint under load.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
@@ -54,9 +57,10 @@ impl Target {
     }
 }
 
-/// A client that keeps its connections.
+/// A client that keeps its connections, for less long than servers do: uvicorn and Node end them after five seconds.
 pub(super) fn client() -> anyhow::Result<Client> {
-    Ok(Client::builder().no_proxy().timeout(PATIENCE).build()?)
+    let client = Client::builder().no_proxy().timeout(PATIENCE);
+    Ok(client.pool_idle_timeout(CONNECTION_KEPT).build()?)
 }
 
 fn body(mode: Mode, max_tokens: usize) -> Value {
@@ -69,14 +73,19 @@ fn body(mode: Mode, max_tokens: usize) -> Value {
 }
 
 async fn send(client: &Client, target: &Target, body: &Value) -> anyhow::Result<reqwest::Response> {
-    let sent = client
-        .post(&target.url)
-        .headers(target.headers.clone())
-        .json(body)
-        .send();
-    let answer = sent
-        .await
-        .with_context(|| format!("{} can't be asked", target.name))?;
+    let ask = || {
+        client
+            .post(&target.url)
+            .headers(target.headers.clone())
+            .json(body)
+            .send()
+    };
+    let answer = match ask().await {
+        // As SDKs do: the connection may have been ended at the very moment at which it was used.
+        Err(error) if error.is_request() && !error.is_timeout() => ask().await,
+        answer => answer,
+    };
+    let answer = answer.with_context(|| format!("{} can't be asked", target.name))?;
     if answer.status().is_success() {
         return Ok(answer);
     }

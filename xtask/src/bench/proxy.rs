@@ -49,7 +49,9 @@ pub(crate) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    eprintln!("installing the peers where they are not there yet");
     let installed = peers::install()?;
+    eprintln!("starting ours and the peers");
     let upstream = upstream::start().await?;
     let client = load::client()?;
     let hops = TwoHops::start(&upstream)?;
@@ -64,9 +66,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         portkey.target.clone(),
     ];
 
+    eprintln!("time to the first token");
     let first_tokens = first_tokens(&client, &targets, arguments.requests).await?;
     let mut subjects = Vec::new();
     for (target, first_token_ms) in targets.iter().zip(first_tokens) {
+        eprintln!("requests per second: {}", target.name);
         let limit = Duration::from_secs(arguments.seconds);
         let throughput = throughput(&client, target, limit)
             .await
@@ -85,6 +89,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         (&targets[3], "litellm", of(litellm.process())),
         (&targets[4], "portkey", of(portkey.process())),
     ] {
+        eprintln!("long streams: {}", target.name);
         let used = || processor_seconds(&processes);
         let node = of(roles.process("node"));
         let at_node = || processor_seconds(&node);
@@ -188,6 +193,7 @@ async fn chunk_cost<const WAYS: usize>(
 /// for every chunk, less what they cost with one for each stream.
 async fn voucher_cost(client: &Client, upstream: &str, rounds: usize) -> anyhow::Result<f64> {
     let mut costs = [0.0; 2];
+    eprintln!("long streams with a voucher for each chunk, and without");
     for (cost, more) in costs.iter_mut().zip([More::default(), A_VOUCHER_PER_CHUNK]) {
         let roles = Roles::start(upstream, more).await?;
         let target = Target::new("gristmill", roles.client_url());

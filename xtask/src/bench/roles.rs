@@ -13,8 +13,8 @@ use tokio::process::{Child, Command};
 use super::report::resident_mebibytes;
 use super::upstream::MODEL;
 
-/// How long a process may take to start: LiteLLM's proxy takes most of a minute on a busy machine.
-const STARTED_WITHIN: Duration = Duration::from_secs(120);
+/// How long a process may take to start: LiteLLM's proxy takes minutes on a busy machine.
+const STARTED_WITHIN: Duration = Duration::from_secs(240);
 
 /// The running processes. Dropping them kills them.
 pub(super) struct Roles {

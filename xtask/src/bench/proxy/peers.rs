@@ -81,7 +81,8 @@ impl Installed {
         })
     }
 
-    /// Portkey's gateway without its page.
+    /// Portkey's gateway without its page. `portkey.json` holds its HTTP library at a version with which streams work:
+    /// with newer ones it answers them with 500 (Portkey-AI/gateway issue 1389).
     pub(super) async fn portkey(&self, upstream: &str) -> anyhow::Result<Peer> {
         let state = tempfile::tempdir()?;
         let port = free_port()?;
