@@ -35,6 +35,7 @@ mod privacy;
 mod provider;
 mod responses;
 mod setup;
+mod strict_reader;
 mod surface;
 mod usage;
 mod witness;
