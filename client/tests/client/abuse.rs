@@ -215,10 +215,7 @@ async fn a_thousand_programs_that_hang_up_leave_nothing_behind() {
     let jobs = provider
         .seen(|jobs| jobs.iter().all(|job| job.end.is_some()))
         .await;
-    let ended = jobs
-        .iter()
-        .skip(1)
-        .map(|job| job.end.as_ref().unwrap().reason.clone());
+    let ended = jobs.iter().skip(1).map(|job| job.end.as_ref().unwrap().reason);
     assert_eq!(
         ended.collect::<Vec<_>>(),
         vec![ProviderEnd::ConsumerLeft; HANG_UPS]

@@ -51,11 +51,14 @@ async fn a_lying_meter_costs_at_most_what_was_honest() {
     );
 }
 
+/// What a provider says that is not so.
+type Lie = fn(&mut Delivery);
+
 /// Each lie is told by a provider of its own; none of them is asked again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_did_not_arrive_is_no_answer() {
     let market = Market::start().await;
-    let lies: [(&str, fn(&mut Delivery)); 5] = [
+    let lies: [(&str, Lie); 5] = [
         ("another text", |delivery| delivery.transcript = [9; 32]),
         ("another request", |delivery| {
             delivery.request_id = RequestId::from_random([9; 16]);

@@ -154,7 +154,8 @@ fn explain(board: &Board, needs: &Needs<'_>, now_ms: u64) -> NoRoute {
 fn honours(offer: &Offer, capability: Capability) -> bool {
     // An upstream server gets every field; whether it can honour it, only it can say. Who can't go on with an answer
     // says nothing, though, and begins another one: only a trial tells.
-    let passes_on = capability != Capability::Continuation && offer.capabilities.contains(&Capability::Passthrough);
+    let passes_on =
+        capability != Capability::Continuation && offer.capabilities.contains(&Capability::Passthrough);
     passes_on || offer.capabilities.contains(&capability)
 }
 
