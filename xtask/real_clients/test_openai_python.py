@@ -84,9 +84,16 @@ def test_bad_requests_name_the_field(client):
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="gristmill-guide", messages=[])
     assert caught.value.body["param"] == "messages"
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="gristmill-guide", messages=ask("hi"), n=2)
-    assert caught.value.body["param"] == "n"
+        client.chat.completions.create(model="gristmill-guide", messages=ask("hi"), tools=[tool])
+    assert caught.value.body["param"] == "tools"
+
+
+def test_the_guide_makes_several_choices(client):
+    answer = client.chat.completions.create(model="gristmill-guide", messages=ask("What is Gristmill?"), n=2)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert all(choice.message.content for choice in answer.choices)
 
 
 def test_an_upstreams_own_error_survives_the_trip(client):
