@@ -138,7 +138,7 @@ impl Job {
         self.recipient.end(outcome.map(|_| ())).await;
     }
 
-    /// What is asked for now: the whole, or the rest of an answer that broke off.
+    /// What is asked for at present: the whole, or the rest of an answer that broke off.
     fn request(&self) -> &ProgramRequest {
         match &self.continuing {
             Some(continuing) => &continuing.rest.request,
