@@ -73,23 +73,45 @@ async fn every_peer_is_told_the_newest_checkpoint_and_newcomers_what_is_known() 
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_peers_say_of_the_log_is_passed_on_by_the_coordinator_itself() {
-    let network = Network::start().await;
-    let (accuser, _accusing) = watching(&network).await;
-    let (_bystander, mut hearing) = watching(&network).await;
+/// Evidence that the network's coordinator signed two roots of one size.
+fn two_roots(network: &Network) -> Evidence {
     let key =
         gristmill_transport::key_file::load(&gristmill_coordinator::server::signing_key_path(network.path()));
     let key = key.unwrap().unwrap();
     let origin = origin_of(&key.account());
     let [one, other] = [b"one".as_slice(), b"other"]
         .map(|root| SignedCheckpoint::sign(&Checkpoint::new(&origin, 1_000, leaf_hash(root)), &key).unwrap());
-    let evidence = Evidence::two_roots(&LogKeys::new(key.account()), &one, &other);
-    accuser.publish_evidence(evidence.clone()).await.unwrap();
+    Evidence::two_roots(&LogKeys::new(key.account()), &one, &other)
+}
+
+async fn hears_evidence(feed: &mut LogFeed) -> Evidence {
     loop {
-        if let Heard::Evidence(heard) = hears(&mut hearing).await {
-            assert_eq!(*heard, evidence);
-            return;
+        if let Heard::Evidence(heard) = hears(feed).await {
+            return *heard;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_peers_say_of_the_log_is_passed_on_by_the_coordinator_itself() {
+    let network = Network::start().await;
+    let (accuser, _accusing) = watching(&network).await;
+    let (_bystander, mut hearing) = watching(&network).await;
+    let evidence = two_roots(&network);
+    accuser.publish_evidence(evidence.clone()).await.unwrap();
+    assert_eq!(hears_evidence(&mut hearing).await, evidence);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_reaches_whoever_comes_after_it_was_passed_on() {
+    let network = Network::start().await;
+    let (accuser, _accusing) = watching(&network).await;
+    let (_witness, mut witnessing) = watching(&network).await;
+    let evidence = two_roots(&network);
+    accuser.publish_evidence(evidence.clone()).await.unwrap();
+    hears_evidence(&mut witnessing).await;
+    accuser.shutdown().await;
+    // It knows the coordinator alone, which has forwarded the evidence already.
+    let (_newcomer, mut hearing) = watching(&network).await;
+    assert_eq!(hears_evidence(&mut hearing).await, evidence);
 }

@@ -42,6 +42,9 @@ impl Announcements {
         if self.entries.len() >= ANNOUNCEMENTS_MAX {
             self.entries.remove(0);
         }
+        // Whoever came between its being heard here and now has not been told. The next checkpoint makes up for an
+        // older one, nothing does for evidence.
+        self.somebody_came |= !is_news && !is_checkpoint;
         self.entries.push(Entry {
             origin,
             content,
@@ -91,7 +94,8 @@ impl Announcements {
 mod tests {
     use super::*;
     use gristmill_protocol::identity::Keypair;
-    use gristmill_protocol::log::checkpoint::{Checkpoint, SignedCheckpoint, origin_of};
+    use gristmill_protocol::log::checkpoint::{Checkpoint, LogKeys, SignedCheckpoint, origin_of};
+    use gristmill_protocol::log::evidence::Evidence;
     use gristmill_protocol::log::hash::leaf_hash;
 
     fn announcement(log: u8, size: u64, is_news: bool) -> Announcement {
@@ -103,6 +107,23 @@ mod tests {
             origin,
             is_news,
             content: CheckpointContent::Checkpoint(note),
+        }
+    }
+
+    fn heard_evidence() -> Announcement {
+        let keypair = Keypair::from_secret(&[1; 32]);
+        let origin = origin_of(&keypair.account());
+        let [one, other] = [b"one".as_slice(), b"other"].map(|root| {
+            SignedCheckpoint::sign(&Checkpoint::new(&origin, 5, leaf_hash(root)), &keypair).unwrap()
+        });
+        Announcement {
+            origin,
+            is_news: false,
+            content: CheckpointContent::Evidence(Evidence::two_roots(
+                &LogKeys::new(keypair.account()),
+                &one,
+                &other,
+            )),
         }
     }
 
@@ -154,6 +175,19 @@ mod tests {
         assert!(sent(&mut announcements).is_empty());
         announcements.begin_round(11_000, 8);
         assert_eq!(sent(&mut announcements).len(), 2);
+    }
+
+    #[test]
+    fn evidence_of_others_is_said_to_whoever_came_before_it_was_taken() {
+        let mut announcements = Announcements::default();
+        announcements.somebody_came();
+        announcements.begin_round(1_000, 7);
+        assert!(sent(&mut announcements).is_empty());
+        announcements.add(heard_evidence());
+        announcements.begin_round(11_000, 8);
+        assert_eq!(sent(&mut announcements).len(), 1);
+        announcements.begin_round(30_000, 9);
+        assert!(sent(&mut announcements).is_empty(), "once, until somebody comes");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The coordinator's side: tells the mesh its newest checkpoints, and passes on those of others.
+//! The coordinator's side: tells the mesh its newest checkpoints, and passes on what others say of the log, to those
+//! who come later too: a newcomer may know nobody else.
 
 use std::time::Duration;
 
@@ -30,15 +31,15 @@ pub async fn announce(
         tokio::select! {
             () = &mut stop => return,
             heard = feed.next() => match heard {
-                Some(heard) => look_at(&heard, &keys),
+                Some(heard) => pass_on(&mesh, &keys, heard).await,
                 None => return,
             },
             changed = newer => {
                 if changed.is_err() {
-                    // The last checkpoint is told; what others say of the log is passed on for as long as somebody
+                    // The last checkpoint is told; what others say of the log is forwarded for as long as somebody
                     // else needs the mesh.
                     drop(mesh);
-                    return pass_on(feed, &keys, stop).await;
+                    return go_on_hearing(feed, &keys, stop).await;
                 }
                 let note = notes.borrow_and_update().clone();
                 if let Some(note) = note {
@@ -50,7 +51,7 @@ pub async fn announce(
     }
 }
 
-async fn pass_on(mut feed: LogFeed, keys: &LogKeys, stop: impl Future<Output = ()>) {
+async fn go_on_hearing(mut feed: LogFeed, keys: &LogKeys, stop: impl Future<Output = ()>) {
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -72,6 +73,16 @@ async fn tell(mesh: &Mesh, note: &str) {
     };
     if let Err(error) = told {
         tracing::warn!(%error, "the newest checkpoint was not told on the mesh");
+    }
+}
+
+/// Gossip forwards a message once, to those who listen then: for all others it is said again.
+async fn pass_on(mesh: &Mesh, keys: &LogKeys, heard: Heard) {
+    look_at(&heard, keys);
+    if let Heard::Evidence(evidence) = heard
+        && let Err(error) = mesh.publish_evidence(*evidence).await
+    {
+        tracing::warn!(%error, "evidence against this coordinator's own log is not told to those who come later");
     }
 }
 
