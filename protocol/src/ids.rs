@@ -1,4 +1,4 @@
-//! 128-bit names that a party draws at random: channels, grants and other entries of the ledger.
+//! 128-bit names that a party draws at random: channels, challenges, grants and other entries of the ledger.
 
 use std::fmt;
 use std::str::FromStr;
@@ -86,6 +86,11 @@ id!(
 id!(
     EntryId,
     "The name of an operator's entry in the ledger, such as a freeze; also its idempotency key."
+);
+
+id!(
+    ChallengeId,
+    "The name of a challenge of hardware, drawn by who is challenged; also the idempotency key of asking for it."
 );
 
 impl From<GrantId> for EntryId {

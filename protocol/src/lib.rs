@@ -19,6 +19,7 @@ pub mod coordinator_api;
 pub mod credits;
 pub mod form;
 pub mod handover;
+pub mod hardware;
 pub mod identity;
 pub mod ids;
 pub mod job;
