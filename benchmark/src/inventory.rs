@@ -12,6 +12,8 @@ pub enum DeviceKind {
     Cuda,
     /// An Apple GPU.
     Metal,
+    /// An AMD GPU.
+    Rocm,
     /// The processor itself.
     Cpu,
 }
@@ -21,6 +23,7 @@ impl fmt::Display for DeviceKind {
         formatter.pad(match self {
             Self::Cuda => "cuda",
             Self::Metal => "metal",
+            Self::Rocm => "rocm",
             Self::Cpu => "cpu",
         })
     }

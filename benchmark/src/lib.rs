@@ -1,7 +1,8 @@
 //! What hardware a machine has. The node asks it at the start, owners ask it by `gristmill benchmark devices`.
 //!
 //! What decides is pure: [`readings`] turns raw readings into [`inventory::Device`]s and [`visibility`] applies
-//! `CUDA_VISIBLE_DEVICES`. The feature `driver` adds what reads the machine and prints: `probe` and `cli`.
+//! `CUDA_VISIBLE_DEVICES`; [`score`] makes one comparable number of what a device has shown, and [`fingerprint`] says
+//! whether it still is the same device. The feature `driver` adds what reads the machine and prints: `probe` and `cli`.
 
 #![cfg_attr(
     test,
@@ -15,8 +16,10 @@
 
 #[cfg(feature = "driver")]
 pub mod cli;
+pub mod fingerprint;
 pub mod inventory;
 #[cfg(feature = "driver")]
 pub mod probe;
 pub mod readings;
+pub mod score;
 pub mod visibility;

@@ -20,6 +20,8 @@ impl Support {
         match kind {
             DeviceKind::Cuda => self.cuda,
             DeviceKind::Metal => self.metal,
+            // There is no engine for it yet: such devices are listed, not computed on.
+            DeviceKind::Rocm => false,
             DeviceKind::Cpu => true,
         }
     }
