@@ -79,7 +79,7 @@ mod tests {
             prop_assert!(score(shown.iter().copied(), memory.saturating_add(more)) >= before);
             prop_assert!(score(shown.iter().copied().chain([more]), memory) >= before);
             if !shown.is_empty() {
-                let mut faster = shown.clone();
+                let mut faster = shown;
                 let place = place.index(faster.len());
                 faster[place] = faster[place].saturating_add(more);
                 prop_assert!(score(faster, memory) >= before);
