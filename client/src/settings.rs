@@ -11,14 +11,13 @@ use gristmill_protocol::codec::REQUEST_BODY_MAX_BYTES;
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::routing::hedge::HedgeBounds;
 use gristmill_protocol::session::consumer::ConsumerTimeouts;
+use gristmill_service::amount::AmountSetting;
 use thiserror::Error;
 
-mod amount;
 mod api_key;
 mod arguments;
 mod file;
 
-pub use amount::CreditsSetting;
 pub use api_key::ApiKey;
 pub use arguments::{ConnectionArguments, ServeArguments};
 pub use file::FileSection;
@@ -163,7 +162,7 @@ impl Settings {
     /// [`SettingsError`] naming the setting that makes no sense.
     pub fn resolve(arguments: ServeArguments, file: FileSection) -> Result<Self, SettingsError> {
         let default = Self::default();
-        let amount = |setting: Option<CreditsSetting>| setting.map(|setting| setting.0);
+        let amount = |setting: Option<AmountSetting>| setting.map(|setting| setting.0);
         let seconds = |setting, flag: Option<u64>, file: Option<u64>, default_ms: u64| {
             milliseconds(setting, flag.or(file), default_ms, TIMEOUT_LIMIT_SECONDS)
         };

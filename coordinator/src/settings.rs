@@ -3,14 +3,13 @@
 //! A flag wins over its `GRISTMILL_COORDINATOR_…` variable, which wins over the `[coordinator]` section of the
 //! configuration file, which wins over the default.
 
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use clap::Args;
 use gristmill_protocol::credits::{Credits, MICROCREDITS_PER_CREDIT};
-use serde::de::{Error as _, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer};
+use gristmill_service::amount::AmountSetting;
+use serde::Deserialize;
 use thiserror::Error;
 
 use crate::core::auditor_key::AuditorKeyHash;
@@ -60,11 +59,11 @@ pub struct FileSection {
     /// The coordinator's share of what is settled, in 1/10,000, at most 10000. Default: 200 (2 %).
     pub fee_basis_points: Option<u16>,
     /// What a new account is given, in credits, such as `"2.5"`. Default: `"0"`, nothing.
-    pub starter_grant: Option<CreditsSetting>,
+    pub starter_grant: Option<AmountSetting>,
     /// Most that is given to new accounts in one UTC day, in credits. Default: `"100"`.
-    pub starter_daily_budget: Option<CreditsSetting>,
+    pub starter_daily_budget: Option<AmountSetting>,
     /// The largest limit of a channel, in credits. Default: `"100"`.
-    pub channel_limit_max: Option<CreditsSetting>,
+    pub channel_limit_max: Option<AmountSetting>,
     /// The longest life of a channel, in seconds, at most 2592000 (30 days). Default: 86400 (24 hours).
     pub channel_life_max_seconds: Option<u64>,
     /// Whether the mesh peer announces itself and looks for others on the local network (mDNS). Default: false.
@@ -246,7 +245,7 @@ impl Settings {
     /// [`SettingsError`] naming the setting that makes no sense.
     pub fn resolve(arguments: ServeArguments, file: FileSection) -> Result<Self, SettingsError> {
         let default = Self::default();
-        let amount = |flag: Option<Credits>, file: Option<CreditsSetting>, default: Credits| {
+        let amount = |flag: Option<Credits>, file: Option<AmountSetting>, default: Credits| {
             flag.or(file.map(|setting| setting.0)).unwrap_or(default)
         };
         let life_seconds = arguments
@@ -329,43 +328,6 @@ impl Settings {
     }
 }
 
-/// An amount of credits in the configuration file: a text such as `"2.5"`, or a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CreditsSetting(pub Credits);
-
-impl<'de> Deserialize<'de> for CreditsSetting {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Clone, Copy)]
-        struct AmountVisitor;
-        impl Visitor<'_> for AmountVisitor {
-            type Value = CreditsSetting;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an amount of credits such as \"2.5\"")
-            }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<CreditsSetting, E> {
-                text.parse().map(CreditsSetting).map_err(E::custom)
-            }
-            fn visit_u64<E: serde::de::Error>(self, whole: u64) -> Result<CreditsSetting, E> {
-                self.visit_str(&whole.to_string())
-            }
-            fn visit_i64<E: serde::de::Error>(self, whole: i64) -> Result<CreditsSetting, E> {
-                let positive =
-                    u64::try_from(whole).map_err(|_| E::invalid_value(Unexpected::Signed(whole), &self))?;
-                self.visit_u64(positive)
-            }
-            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<CreditsSetting, E> {
-                // The shortest text that reads back as the same number is what the operator wrote.
-                self.visit_str(&number.to_string())
-                    .map_err(|_: E| E::invalid_value(Unexpected::Float(number), &self))
-            }
-        }
-        deserializer
-            .deserialize_any(AmountVisitor)
-            .map_err(D::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,7 +382,7 @@ mod tests {
             let section = file(&format!("starter_grant = {text}"));
             assert_eq!(
                 section.starter_grant,
-                Some(CreditsSetting(Credits::micro(2_500_000))),
+                Some(AmountSetting(Credits::micro(2_500_000))),
                 "{text}"
             );
         }

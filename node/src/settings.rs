@@ -14,6 +14,7 @@ use gristmill_protocol::listing::{
     ADDRESSES_MAX, Capability, MODEL_NAME_MAX_BYTES, OFFERS_MAX, PrivacyTier, SHORT_TEXT_MAX_BYTES,
 };
 use gristmill_protocol::usage::{Price, Unit};
+use gristmill_service::amount::AmountSetting;
 use gristmill_transport::mesh::{DEFAULT_MESH_PORT, Multiaddr, listen_addresses};
 use reqwest::Url;
 
@@ -25,7 +26,7 @@ mod file;
 
 pub use arguments::{ModelArgument, PriceArgument, ServeArguments};
 pub use error::SettingsError;
-pub use file::{AmountSetting, FileSection, ModelEntry, PriceSetting, UpstreamModelTable};
+pub use file::{FileSection, ModelEntry, PriceSetting, UpstreamModelTable};
 
 /// Where the coordinator is unless configured otherwise.
 pub const COORDINATOR_URL: &str = "http://127.0.0.1:7400";

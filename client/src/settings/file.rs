@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
+use gristmill_service::amount::AmountSetting;
 use serde::Deserialize;
 
-use super::{ApiKey, CreditsSetting};
+use super::ApiKey;
 
 /// The `[client]` section of the configuration file. Every field is optional; unknown ones are errors.
 ///
@@ -37,17 +38,17 @@ pub struct FileSection {
     /// Origins, such as `http://localhost:5173`, whose pages may call from a browser. Default: none.
     pub allowed_origins: Option<Vec<String>>,
     /// The highest price that is paid, in credits per million of any unit, such as `"0.5"`. Default: any.
-    pub max_price_per_million: Option<CreditsSetting>,
+    pub max_price_per_million: Option<AmountSetting>,
     /// Warn when all programs together have spent so much on one day (UTC), in credits: in the log, in the metric
     /// `gristmill_budget_alarm`, and in the header `x-gristmill-budget-alarm` of answers. Default: never.
-    pub budget_alarm: Option<CreditsSetting>,
+    pub budget_alarm: Option<AmountSetting>,
     /// The most that all programs together may spend on one day (UTC), in credits. Default: any.
-    pub budget_stop: Option<CreditsSetting>,
+    pub budget_stop: Option<AmountSetting>,
     /// OpenTelemetry collector that gets a trace of each request over OTLP/HTTP, such as `"http://127.0.0.1:4318"`.
     /// Default: none.
     pub otlp_endpoint: Option<String>,
     /// How much is set aside for a provider at a time, in credits. Default: `"1"`.
-    pub channel_limit: Option<CreditsSetting>,
+    pub channel_limit: Option<AmountSetting>,
     /// For how long it is set aside, in seconds, at most 2592000 (30 days). Default: 3600 (1 hour).
     pub channel_life_seconds: Option<u64>,
     /// Most bytes of a request. Default: 16777216 (16 MiB).

@@ -1,15 +1,13 @@
 //! The `[node]` section of the configuration file.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::job::JobKind;
 use gristmill_protocol::listing::{Capability, PrivacyTier};
 use gristmill_protocol::usage::{Price, Unit};
-use serde::de::{Error as _, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer};
+use gristmill_service::amount::AmountSetting;
+use serde::Deserialize;
 
 use super::{ModelChoice, ModelSetting, UpstreamModelSetting};
 use crate::engine::model_files::ModelSource;
@@ -207,44 +205,10 @@ impl PriceSetting {
     }
 }
 
-/// An amount of credits in the configuration file: a text such as `"2.5"`, or a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AmountSetting(pub Credits);
-
-impl<'de> Deserialize<'de> for AmountSetting {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_any(AmountVisitor)
-            .map_err(D::Error::custom)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct AmountVisitor;
-
-impl Visitor<'_> for AmountVisitor {
-    type Value = AmountSetting;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an amount of credits such as \"2.5\"")
-    }
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<AmountSetting, E> {
-        text.parse().map(AmountSetting).map_err(E::custom)
-    }
-    fn visit_i64<E: serde::de::Error>(self, whole: i64) -> Result<AmountSetting, E> {
-        self.visit_str(&whole.to_string())
-            .map_err(|_: E| E::invalid_value(Unexpected::Signed(whole), &self))
-    }
-    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<AmountSetting, E> {
-        // The shortest text that reads back as the same number is what the owner wrote.
-        self.visit_str(&number.to_string())
-            .map_err(|_: E| E::invalid_value(Unexpected::Float(number), &self))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gristmill_protocol::credits::Credits;
 
     #[test]
     fn amounts_are_read_exactly_from_texts_and_numbers() {

@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer};
 
 /// An amount of credits in the configuration file: a text such as `"2.5"`, or a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CreditsSetting(pub Credits);
+pub struct AmountSetting(pub Credits);
 
-impl<'de> Deserialize<'de> for CreditsSetting {
+impl<'de> Deserialize<'de> for AmountSetting {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AmountVisitor)
     }
@@ -19,31 +19,31 @@ impl<'de> Deserialize<'de> for CreditsSetting {
 struct AmountVisitor;
 
 impl Visitor<'_> for AmountVisitor {
-    type Value = CreditsSetting;
+    type Value = AmountSetting;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an amount of credits such as \"2.5\"")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<CreditsSetting, E> {
-        text.parse().map(CreditsSetting).map_err(E::custom)
+    fn visit_str<E: Error>(self, text: &str) -> Result<AmountSetting, E> {
+        text.parse().map(AmountSetting).map_err(E::custom)
     }
 
-    fn visit_i64<E: Error>(self, whole: i64) -> Result<CreditsSetting, E> {
+    fn visit_i64<E: Error>(self, whole: i64) -> Result<AmountSetting, E> {
         let positive =
             u64::try_from(whole).map_err(|_| E::invalid_value(Unexpected::Signed(whole), &self))?;
         self.visit_u64(positive)
     }
 
-    fn visit_u64<E: Error>(self, whole: u64) -> Result<CreditsSetting, E> {
+    fn visit_u64<E: Error>(self, whole: u64) -> Result<AmountSetting, E> {
         self.visit_str(&whole.to_string())
     }
 
-    fn visit_f64<E: Error>(self, number: f64) -> Result<CreditsSetting, E> {
+    fn visit_f64<E: Error>(self, number: f64) -> Result<AmountSetting, E> {
         // The shortest text that reads back as the same number is what was written.
         let text = number.to_string();
         text.parse()
-            .map(CreditsSetting)
+            .map(AmountSetting)
             .map_err(|_| E::invalid_value(Unexpected::Float(number), &self))
     }
 }
@@ -54,7 +54,7 @@ mod tests {
 
     #[derive(Deserialize)]
     struct File {
-        amount: CreditsSetting,
+        amount: AmountSetting,
     }
 
     #[test]
@@ -66,7 +66,7 @@ mod tests {
             ("0.000001", 1),
         ] {
             let file: File = toml::from_str(&format!("amount = {text}")).unwrap();
-            assert_eq!(file.amount, CreditsSetting(Credits::micro(micro)), "{text}");
+            assert_eq!(file.amount, AmountSetting(Credits::micro(micro)), "{text}");
         }
         for text in ["\"x\"", "-1", "-0.5", "1e-9", "true", "nan", "9007199255"] {
             assert!(

@@ -1,0 +1,16 @@
+//! What the roles have in common as programs: how amounts are read from the configuration file.
+//!
+//! `client`, `node` and `coordinator` call this crate. What the market is belongs elsewhere: nothing here decides
+//! about jobs, vouchers or credits.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::cast_possible_truncation
+    )
+)]
+
+pub mod amount;
