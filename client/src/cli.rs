@@ -1,13 +1,12 @@
 //! `gristmill client`: serve, chat, models, keys, usage, balance, witness.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use comfy_table::{CellAlignment, Table, presets};
-use gristmill_protocol::credits::Credits;
+use gristmill_service::cli::{INTERRUPTED, Signals, plain, run_to_end, witness, wrong_configuration};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -21,20 +20,11 @@ mod events;
 mod keys;
 mod models;
 mod running_proxy;
-mod signals;
 mod usage;
-mod witness;
 
 pub use chat::ChatArguments;
 pub use keys::{CreateArguments, KeysCommand};
 pub use usage::UsageArguments;
-
-use signals::Signals;
-
-/// The exit code for a configuration that makes no sense.
-const WRONG_CONFIGURATION: u8 = 3;
-/// The exit code of a program that was interrupted (128 and the number of SIGINT).
-const INTERRUPTED: u8 = 130;
 
 /// What a developer does.
 #[derive(Debug, Subcommand)]
@@ -107,7 +97,7 @@ pub async fn run(
         Command::Balance(balance) => (balance.connection, None),
         Command::Keys(keys) => return keys::run(keys, data_dir, json, &mut io::stdout()),
         Command::Usage(usage) => return usage::show(&usage, data_dir, json, &mut io::stdout()),
-        Command::Witness => return witness::show(data_dir, json, &mut io::stdout()),
+        Command::Witness => return witness::show("client", data_dir, json, &mut io::stdout()),
     };
     let arguments = ServeArguments {
         connection,
@@ -149,20 +139,8 @@ async fn serve(settings: Settings, data_dir: &Path, json: bool) -> anyhow::Resul
         Err(error) => return Err(error.into()),
     };
     announce(&running, &coordinator, json).await?;
-    let ended = running.wait();
-    tokio::pin!(ended);
-    tokio::select! {
-        ended = &mut ended => ended?,
-        () = signals.next() => {
-            writeln!(io::stderr(), "Stopping; once more to stop at once.")?;
-            shutdown.cancel();
-            tokio::select! {
-                ended = &mut ended => ended?,
-                () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
-            }
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    let notice = "Stopping; once more to stop at once.";
+    run_to_end(running.wait(), &mut signals, &shutdown, notice).await
 }
 
 const fn is_configuration(error: &StartError) -> bool {
@@ -173,11 +151,6 @@ const fn is_configuration(error: &StartError) -> bool {
             | StartError::MeshAddress { .. }
             | StartError::Otlp(_)
     )
-}
-
-fn wrong_configuration(error: &dyn std::error::Error) -> anyhow::Result<ExitCode> {
-    writeln!(io::stderr(), "gristmill: {error}")?;
-    Ok(ExitCode::from(WRONG_CONFIGURATION))
 }
 
 /// Says where everything is: people on stderr, programs on stdout.
@@ -208,31 +181,6 @@ async fn announce(running: &RunningClient, coordinator: &str, json: bool) -> io:
         writeln!(stderr, "  credits      {balance}")?;
     }
     writeln!(stderr, "Stop with Ctrl-C.")
-}
-
-/// A table for people: no lines, and no wrapping where nobody looks.
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    if !io::stdout().is_terminal() {
-        table.force_no_tty();
-    }
-    table.set_header(header);
-    table
-}
-
-fn align_right(table: &mut Table, columns: &[usize]) {
-    for column in columns {
-        if let Some(column) = table.column_mut(*column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-}
-
-/// An amount without the zeros at its end.
-fn plain(amount: Credits) -> String {
-    let text = amount.to_string();
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -274,13 +222,6 @@ mod tests {
             &["serve", "--listen", "127.0.0.1:0"],
         ] {
             assert!(parse(line).is_ok(), "{line:?}");
-        }
-    }
-
-    #[test]
-    fn amounts_are_shown_without_useless_zeros() {
-        for (micro, text) in [(0, "0"), (2_500_000, "2.5"), (10_000_000, "10"), (1, "0.000001")] {
-            assert_eq!(plain(Credits::micro(micro)), text);
         }
     }
 }

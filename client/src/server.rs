@@ -5,10 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use gristmill_protocol::coordinator_api::AccountView;
 use gristmill_protocol::identity::{AccountId, Keypair};
+use gristmill_service::clock::unix_ms;
 use gristmill_telemetry::otlp::OtlpEndpointError;
 use gristmill_transport::key_file::{self, KeyFileError};
 use gristmill_transport::mesh::Multiaddr;
@@ -483,10 +484,4 @@ fn lock(directory: &Path) -> Result<File, StartError> {
         }),
         Err(TryLockError::Error(source)) => Err(unusable(source)),
     }
-}
-
-/// Unix time in milliseconds.
-pub(crate) fn unix_ms() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

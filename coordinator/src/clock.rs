@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use gristmill_service::clock::unix_ms;
 
 /// Tells the Unix time in milliseconds. Tests bring their own.
 #[derive(Clone)]
@@ -12,10 +13,7 @@ impl Clock {
     /// The clock of the machine.
     #[must_use]
     pub fn system() -> Self {
-        Self::new(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
+        Self::new(unix_ms)
     }
 
     /// A clock that asks a function for the Unix time in milliseconds.

@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn ended_channels_make_room_and_those_in_use_stay() {
         let folder = tempfile::tempdir().unwrap();
-        let clock = crate::clock::system_clock();
+        let clock = gristmill_service::clock::system_clock();
         let vouchers = VoucherFile::open(folder.path().join("vouchers"), clock).unwrap();
         let channels = Channels::new(Credits::micro(10));
         let enter = |number, ends_at_ms, now_ms| {
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn a_ticket_for_other_parties_under_a_known_name_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let clock = crate::clock::system_clock();
+        let clock = gristmill_service::clock::system_clock();
         let vouchers = VoucherFile::open(folder.path().join("vouchers"), clock).unwrap();
         let (honest, other) = (ticket(1, 9_000), Keypair::from_secret(&[8; 32]));
         let voucher = Keypair::from_secret(&[2; 32]).sign(Voucher {

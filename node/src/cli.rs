@@ -1,15 +1,14 @@
 //! `gristmill node`: serve, earnings, models, witness.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use comfy_table::{CellAlignment, Table, presets};
-use gristmill_protocol::credits::Credits;
 use gristmill_protocol::listing::Offer;
 use gristmill_protocol::usage::Unit;
+use gristmill_service::cli::{INTERRUPTED, Signals, plain, run_to_end, witness, wrong_configuration};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -18,17 +17,8 @@ use crate::settings::{FileSection, ServeArguments, Settings};
 
 mod earnings;
 mod models;
-mod signals;
-mod witness;
 
 pub use earnings::EarningsArguments;
-
-use signals::Signals;
-
-/// The exit code for a configuration that makes no sense.
-const WRONG_CONFIGURATION: u8 = 3;
-/// The exit code of a program that was interrupted (128 and the number of SIGINT).
-const INTERRUPTED: u8 = 130;
 
 /// What an owner does.
 #[derive(Debug, Subcommand)]
@@ -67,7 +57,7 @@ pub async fn run(
         Command::Serve(arguments) => Box::pin(serve(*arguments, file, data_dir, json)).await,
         Command::Earnings(arguments) => earnings::show(arguments, data_dir, json, &mut io::stdout()),
         Command::Models(arguments) => Box::pin(models::show(*arguments, file, json)).await,
-        Command::Witness => witness::show(data_dir, json, &mut io::stdout()),
+        Command::Witness => witness::show("node", data_dir, json, &mut io::stdout()),
     }
 }
 
@@ -97,28 +87,8 @@ async fn serve(
         Err(error) => return Err(error.into()),
     };
     announce(&running, &settings, json)?;
-    tokio::select! {
-        ended = running.wait() => {
-            ended?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        () = signals.next() => {}
-    }
-    writeln!(
-        io::stderr(),
-        "Stopping after the running jobs; once more to stop at once."
-    )?;
-    shutdown.cancel();
-    tokio::select! {
-        ended = running.wait() => ended?,
-        () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn wrong_configuration(error: &dyn std::error::Error) -> anyhow::Result<ExitCode> {
-    writeln!(io::stderr(), "gristmill: {error}")?;
-    Ok(ExitCode::from(WRONG_CONFIGURATION))
+    let notice = "Stopping after the running jobs; once more to stop at once.";
+    run_to_end(running.wait(), &mut signals, &shutdown, notice).await
 }
 
 /// Says what is on offer and where: people on stderr, programs on stdout.
@@ -183,45 +153,4 @@ fn describe(offer: &Offer) -> String {
         "{} ({}) at {input} in, {output} out per million tokens",
         offer.model, offer.kind
     )
-}
-
-/// A table for people.
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    if !io::stdout().is_terminal() {
-        table.force_no_tty();
-    }
-    table.set_header(header);
-    table
-}
-
-/// Numbers stand at the right of their columns.
-fn align_right(table: &mut Table, columns: &[usize]) {
-    for column in columns {
-        if let Some(column) = table.column_mut(*column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-}
-
-/// An amount without the zeros at its end.
-fn plain(amount: Credits) -> String {
-    let text = amount.to_string();
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn amounts_lose_only_zeros_that_say_nothing() {
-        for (microcredits, text) in [(0, "0"), (1, "0.000001"), (100_000, "0.1"), (20_000_000, "20")] {
-            assert_eq!(plain(Credits::micro(microcredits)), text);
-        }
-    }
 }

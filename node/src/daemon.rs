@@ -7,6 +7,7 @@ use std::sync::Arc;
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::listing::Offer;
 use gristmill_protocol::session::provider::ProviderTimeouts;
+use gristmill_service::clock::system_clock;
 use gristmill_transport::witness::{Witness, WitnessConfig, WitnessParts};
 use gristmill_transport::{Clock, CoordinatorClient, Mesh};
 use thiserror::Error;
@@ -14,7 +15,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::clock::system_clock;
 use crate::core::earnings::{EarningsSummary, KeptReceipt};
 use crate::engine::Engines;
 use crate::job_driver::JobHost;

@@ -16,7 +16,6 @@ pub mod engine;
 pub mod settings;
 
 mod channels;
-mod clock;
 mod job_driver;
 mod known_coordinator;
 mod local_api;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join, join_all};
+use gristmill_service::clock::system_clock;
 use reqwest::Url;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::system_clock;
 use crate::engine::Engine;
 use crate::engine::upstream::{AllowedHosts, UpstreamEngine, UpstreamError};
 use crate::offering::Offering;

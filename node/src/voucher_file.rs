@@ -241,8 +241,8 @@ fn write_until_closed(shared: &Shared, mut journal: Journal, directory: &Path, c
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::system_clock;
     use crate::core::voucher_book::tests::kept;
+    use gristmill_service::clock::system_clock;
 
     fn channel(byte: u8) -> ChannelId {
         ChannelId::from_bytes([byte; 16])

@@ -2,8 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use gristmill_client::server::{Client, RunningClient};
@@ -15,7 +14,8 @@ use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::job::JobKind;
 use gristmill_protocol::tokens::ReceiptClaims;
 use gristmill_protocol::usage::Price;
-use gristmill_transport::{Clock, CoordinatorClient, key_file};
+use gristmill_service::clock::{system_clock, unix_ms};
+use gristmill_transport::{CoordinatorClient, key_file};
 use tokio_util::sync::CancellationToken;
 
 /// The model that everybody has.
@@ -90,7 +90,7 @@ impl Market {
         let ready = async {
             let mut changes = mesh.changes();
             loop {
-                let now_ms = now_ms();
+                let now_ms = unix_ms();
                 let heard = mesh.with_board(|board| {
                     board
                         .candidates(JobKind::ChatCompletions, MODEL, coordinator, now_ms)
@@ -122,7 +122,7 @@ impl Market {
                 let receipts = provider.purse.receipts(None, 1).await?.receipts;
                 if let Some(receipt) = receipts.first() {
                     let receipt =
-                        ReceiptClaims::verify(receipt, &self.coordinator.account(), account, now_ms())?;
+                        ReceiptClaims::verify(receipt, &self.coordinator.account(), account, unix_ms())?;
                     if receipt.settled >= promised {
                         return anyhow::Ok(receipt);
                     }
@@ -263,11 +263,10 @@ async fn start_client(
 
 fn purse(folder: &Path, coordinator: &str) -> anyhow::Result<CoordinatorClient> {
     let keypair = key_file::load_or_create(&folder.join("identity.key"))?;
-    let clock: Clock = Arc::new(now_ms);
-    Ok(CoordinatorClient::new(coordinator, None, keypair, clock)?)
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+    Ok(CoordinatorClient::new(
+        coordinator,
+        None,
+        keypair,
+        system_clock(),
+    )?)
 }

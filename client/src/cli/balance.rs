@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
+use gristmill_service::cli::{align_right, plain, table};
+use gristmill_service::clock::unix_ms;
 use gristmill_transport::{CoordinatorClient, key_file};
 
-use super::{align_right, plain, table};
-use crate::server::{key_path, unix_ms};
+use crate::server::key_path;
 use crate::settings::Settings;
 
 pub(super) async fn show(settings: &Settings, data_dir: &Path, json: bool) -> anyhow::Result<ExitCode> {

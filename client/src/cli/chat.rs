@@ -9,14 +9,14 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::job::JobKind;
+use gristmill_service::cli::{INTERRUPTED, Signals, plain, wrong_configuration};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
+use super::is_configuration;
 use super::running_proxy::RunningProxy;
-use super::signals::Signals;
-use super::{INTERRUPTED, is_configuration, plain, wrong_configuration};
 use crate::core::models::ModelView;
 use crate::server::{Client, RunningClient, StartError};
 use crate::settings::{ApiKey, ConnectionArguments, Settings};

@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use gristmill_protocol::credits::Credits;
+use gristmill_service::cli::{align_right, plain, table};
+use gristmill_service::clock::unix_ms;
 use serde_json::json;
 
-use super::{align_right, plain, table};
 use crate::core::calendar::Day;
 use crate::core::keys::{Allowance, KeyId, KeyName, Period, ProgramKey, SpendCap};
 use crate::core::spending::Spending;
 use crate::keys;
-use crate::server::unix_ms;
 use crate::usage::store::{self, Remembered};
 
 /// What can be done with the keys of programs.

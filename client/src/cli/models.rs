@@ -10,12 +10,12 @@ use gristmill_protocol::board::Board;
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::Keypair;
 use gristmill_protocol::usage::Unit;
+use gristmill_service::cli::{align_right, plain, table};
+use gristmill_service::clock::unix_ms;
 use gristmill_transport::CoordinatorClient;
 
 use super::running_proxy::RunningProxy;
-use super::{align_right, plain, table};
 use crate::core::models::{ModelList, ModelView, models_on_offer};
-use crate::server::unix_ms;
 use crate::settings::Settings;
 
 pub(super) async fn show(settings: &Settings, data_dir: &Path, json: bool) -> anyhow::Result<ExitCode> {

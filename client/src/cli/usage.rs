@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
+use gristmill_service::cli::{align_right, plain, table};
 
-use super::{align_right, plain, table};
 use crate::core::calendar::Day;
 use crate::core::usage_report::{GroupBy, Report, Sums, UsageTable};
 use crate::usage::store::{self, Remembered};

@@ -1,6 +1,6 @@
 //! `gristmill coordinator grant`, `balance`, `freeze` and `unfreeze`.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -11,11 +11,12 @@ use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::ids::{EntryId, GrantId};
 use gristmill_protocol::operator_api::FreezeRequest;
+use gristmill_service::cli::{align_right, plain, table};
 use gristmill_transport::coordinator_client::CoordinatorClient;
 use serde_json::json;
 
 use super::operator::OperatorCalls;
-use super::{CoordinatorPlace, operator_key, plain, random_bytes};
+use super::{CoordinatorPlace, operator_key, random_bytes};
 use crate::clock::Clock;
 use crate::settings::FileSection;
 
@@ -155,12 +156,7 @@ pub(super) async fn freeze(
 }
 
 fn print_account(view: &AccountView) -> io::Result<()> {
-    let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
-    if !io::stdout().is_terminal() {
-        table.force_no_tty();
-    }
-    table.set_header(["ACCOUNT", "AVAILABLE", "HELD", "STARTER GRANT", "FROZEN"]);
+    let mut table = table(&["ACCOUNT", "AVAILABLE", "HELD", "STARTER GRANT", "FROZEN"]);
     let starter = if view.starter_granted { "given" } else { "-" };
     let frozen = if view.frozen { "FROZEN" } else { "-" };
     table.add_row([
@@ -170,11 +166,7 @@ fn print_account(view: &AccountView) -> io::Result<()> {
         starter.to_owned(),
         frozen.to_owned(),
     ]);
-    for column in [1, 2] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(comfy_table::CellAlignment::Right);
-        }
-    }
+    align_right(&mut table, &[1, 2]);
     writeln!(io::stdout(), "{}", table.trim_fmt())
 }
 

@@ -5,17 +5,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use gristmill_service::cli::{Signals, plain, run_to_end, wrong_configuration};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::plain;
 use crate::server::{Coordinator, RunningCoordinator, StartError};
 use crate::settings::{FileSection, ServeArguments, Settings};
-
-/// The exit code for a configuration that makes no sense.
-const WRONG_CONFIGURATION: u8 = 3;
-/// The exit code of a program that was interrupted (128 and the number of SIGINT).
-const INTERRUPTED: u8 = 130;
 
 pub(super) async fn serve(
     arguments: ServeArguments,
@@ -38,25 +33,8 @@ pub(super) async fn serve(
         Err(error) => return Err(error.into()),
     };
     announce(&running, &settings, json)?;
-    let ended = running.wait();
-    tokio::pin!(ended);
-    tokio::select! {
-        ended = &mut ended => ended?,
-        () = signals.next() => {
-            writeln!(io::stderr(), "Stopping; once more to stop at once.")?;
-            shutdown.cancel();
-            tokio::select! {
-                ended = &mut ended => ended?,
-                () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
-            }
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(super) fn wrong_configuration(error: &dyn std::error::Error) -> anyhow::Result<ExitCode> {
-    writeln!(io::stderr(), "gristmill: {error}")?;
-    Ok(ExitCode::from(WRONG_CONFIGURATION))
+    let notice = "Stopping; once more to stop at once.";
+    run_to_end(running.wait(), &mut signals, &shutdown, notice).await
 }
 
 /// Says where everything is: people on stderr, programs on stdout.
@@ -100,44 +78,4 @@ fn announce(running: &RunningCoordinator, settings: &Settings, json: bool) -> io
         )?;
     }
     writeln!(stderr, "Stop with Ctrl-C.")
-}
-
-/// What tells the program to end.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn catch() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-impl Signals {
-    fn catch() -> io::Result<Self> {
-        Ok(Self {})
-    }
-
-    async fn next(&mut self) {
-        // Where Ctrl-C can't be caught the system ends the program by itself.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
-    }
 }

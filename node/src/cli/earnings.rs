@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use gristmill_protocol::identity::AccountId;
+use gristmill_service::cli::{align_right, plain, table};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{align_right, plain, table};
 use crate::core::earnings::{Earnings, EarningsSummary, Income, KeptReceipt, utc_date};
 use crate::daemon::{proof_directory, receipt_directory, voucher_directory};
 use crate::proof_file::read_proofs;
@@ -186,7 +186,6 @@ fn list(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::system_clock;
     use crate::core::voucher_book::VoucherRecord;
     use crate::core::voucher_book::tests::kept;
     use crate::proof_file::{KeptProof, ProofFile};
@@ -195,6 +194,7 @@ mod tests {
     use gristmill_protocol::credits::Credits;
     use gristmill_protocol::identity::Keypair;
     use gristmill_protocol::ids::ChannelId;
+    use gristmill_service::clock::system_clock;
     use serde_json::Value;
 
     fn shown(folder: &Path, by: Grouping, receipts: bool, json: bool) -> String {

@@ -4,9 +4,9 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use gristmill_protocol::usage::Unit;
+use gristmill_service::cli::{align_right, plain, table, wrong_configuration};
 use serde_json::json;
 
-use super::{align_right, plain, table, wrong_configuration};
 use crate::daemon::{StartError, build_engines};
 use crate::settings::{FileSection, ServeArguments, Settings};
 use crate::upstreams::UpstreamWatch;

@@ -4,11 +4,11 @@
 //! reach another's answer. One job runs at a time, the others wait in order.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use gristmill_protocol::job::JobKind;
 use gristmill_protocol::usage::Usage;
+use gristmill_service::clock::unix_ms;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -111,9 +111,7 @@ impl Engine for ChatEngine {
         let cancel = cancel.child_token();
         let _stop_when_dropped = cancel.clone().drop_guard();
 
-        let now_s = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| elapsed.as_secs());
+        let now_s = unix_ms() / 1_000;
         let chunks = ChunkWriter::new(kind, &request.request_id, now_s, &request.model);
         let seed = random_seed()?;
         let model = Arc::clone(&self.model);

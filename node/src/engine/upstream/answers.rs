@@ -6,6 +6,7 @@ use bytes::Bytes;
 use gristmill_protocol::job::{AnswerHead, JobKind};
 use gristmill_protocol::trace::TRACE_PARENT_HEADER;
 use gristmill_protocol::usage::{Unit, Usage};
+use gristmill_service::clock::unix_ms;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Response, Url};
 use serde_json::{Value, json};
@@ -17,7 +18,6 @@ use super::models::{UpstreamKind, UpstreamModel};
 use super::pieces::Pieces;
 use super::probe::{endpoint, innermost, read_body};
 use super::sse::EventStream;
-use crate::clock::system_clock;
 use crate::engine::refusal::invalid_request;
 use crate::engine::{EngineError, EngineOutput, EngineRequest, RequestBody};
 
@@ -121,7 +121,7 @@ impl UpstreamJob<'_> {
             )
             .await?;
         let mut events = EventStream::default();
-        let now_s = (system_clock())() / 1_000;
+        let now_s = unix_ms() / 1_000;
         let mut chunks = ChunkReader::new(request.kind, &request.model, &request.request_id, now_s);
         let mut is_done = false;
         while !is_done {

@@ -1,4 +1,4 @@
-//! `gristmill node witness`: reads what the witness keeps, so it works whether or not the node runs.
+//! `witness` of a role: reads what the role's witness keeps, so it works whether or not the role runs.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -8,15 +8,20 @@ use gristmill_transport::witness::{CheckpointStatus, LogReport, report};
 use serde_json::json;
 
 use super::{align_right, table};
-use crate::clock::system_clock;
+use crate::clock::unix_ms;
 
-pub(super) fn show(data_dir: &Path, json: bool, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+/// Shows what the witness of `role` (`node` or `client`) found out about its coordinator's log. The exit code is 1
+/// where the log was caught lying.
+///
+/// # Errors
+/// What is in the way, for people.
+pub fn show(role: &str, data_dir: &Path, json: bool, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let logs = report(data_dir)?;
     let caught = logs.iter().any(|log| !log.alarms.is_empty());
     if json {
         writeln!(out, "{}", json!({"logs": logs}))?;
     } else {
-        for_people(&logs, system_clock()(), out)?;
+        for_people(role, &logs, unix_ms(), out)?;
     }
     Ok(if caught {
         ExitCode::FAILURE
@@ -25,11 +30,11 @@ pub(super) fn show(data_dir: &Path, json: bool, out: &mut impl Write) -> anyhow:
     })
 }
 
-fn for_people(logs: &[LogReport], now_ms: u64, out: &mut impl Write) -> io::Result<()> {
+fn for_people(role: &str, logs: &[LogReport], now_ms: u64, out: &mut impl Write) -> io::Result<()> {
     if logs.is_empty() {
         return writeln!(
             io::stderr(),
-            "No coordinator was met yet; 'gristmill node serve' meets one and watches its log."
+            "No coordinator was met yet; 'gristmill {role} serve' meets one and watches its log."
         );
     }
     let mut table = table(&["LOG", "RECORDS", "SEEN", "VERDICT"]);

@@ -3,7 +3,8 @@
 use std::io;
 
 /// Ctrl-C everywhere, and SIGTERM where there is one.
-pub(super) struct Signals {
+#[derive(Debug)]
+pub struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -14,7 +15,11 @@ pub(super) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    pub(super) fn catch() -> io::Result<Self> {
+    /// Catches them from now on.
+    ///
+    /// # Errors
+    /// The system's, where they can't be caught.
+    pub fn catch() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -22,7 +27,8 @@ impl Signals {
         })
     }
 
-    pub(super) async fn next(&mut self) {
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -32,13 +38,18 @@ impl Signals {
 
 #[cfg(windows)]
 impl Signals {
-    pub(super) fn catch() -> io::Result<Self> {
+    /// Catches them from now on.
+    ///
+    /// # Errors
+    /// The system's, where they can't be caught.
+    pub fn catch() -> io::Result<Self> {
         Ok(Self {
             interrupt: tokio::signal::windows::ctrl_c()?,
         })
     }
 
-    pub(super) async fn next(&mut self) {
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
         self.interrupt.recv().await;
     }
 }
