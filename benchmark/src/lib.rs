@@ -14,6 +14,7 @@
     )
 )]
 
+pub mod challenge;
 #[cfg(feature = "driver")]
 pub mod cli;
 pub mod fingerprint;
