@@ -74,6 +74,7 @@ impl Publisher {
             offers: self.catalogue.borrow().offers.clone(),
             slots: narrow(slots),
             free_slots: narrow(free),
+            certificates: vec![],
         }
     }
 
@@ -170,6 +171,7 @@ mod tests {
             offers,
             slots: 1,
             free_slots: 1,
+            certificates: vec![],
         };
         let (_, left_out) = seal(listing((0..3).map(offer).collect()), &keypair).unwrap();
         assert_eq!(left_out, 0);

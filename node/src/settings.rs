@@ -3,30 +3,37 @@
 //! A flag wins over its `GRISTMILL_NODE_…` variable, which wins over the `[node]` section of the configuration
 //! file, which wins over the default.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
-use gristmill_protocol::job::JobKind;
 use gristmill_protocol::listing::{
-    ADDRESSES_MAX, Capability, MODEL_NAME_MAX_BYTES, OFFERS_MAX, PrivacyTier, SHORT_TEXT_MAX_BYTES,
+    ADDRESSES_MAX, MODEL_NAME_MAX_BYTES, OFFERS_MAX, PrivacyTier, SHORT_TEXT_MAX_BYTES,
 };
 use gristmill_protocol::usage::{Price, Unit};
 use gristmill_service::amount::AmountSetting;
 use gristmill_transport::mesh::{DEFAULT_MESH_PORT, Multiaddr, listen_addresses};
-use reqwest::Url;
 
 use crate::engine::model_files::ModelSource;
 
 mod arguments;
 mod error;
 mod file;
+mod hardware;
+mod upstreams;
 
 pub use arguments::{ModelArgument, PriceArgument, ServeArguments};
 pub use error::SettingsError;
 pub use file::{FileSection, ModelEntry, PriceSetting, UpstreamModelTable};
+pub use hardware::{
+    HARDWARE_MEMORY_LARGEST_BYTES, HARDWARE_MEMORY_MIN_BYTES, HARDWARE_POWER_LARGEST_WATTS,
+    HardwareArguments, HardwareSettings, HardwareTable,
+};
+pub use upstreams::{UpstreamModelSetting, Upstreams};
+
+use upstreams::parse_upstreams;
 
 /// Where the coordinator is unless configured otherwise.
 pub const COORDINATOR_URL: &str = "http://127.0.0.1:7400";
@@ -91,30 +98,6 @@ pub enum LocalApi {
     At(SocketAddr),
     /// Nowhere.
     Off,
-}
-
-/// Which upstream servers a node uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstreams {
-    /// Whether to look for Ollama, vLLM, llama.cpp, LM Studio and SGLang at their usual ports on loopback.
-    pub discover: bool,
-    /// Servers that the owner named.
-    pub urls: Vec<Url>,
-    /// Hosts beyond loopback that an upstream may be on.
-    pub allowed_hosts: Vec<String>,
-    /// What the owner says about models of upstreams, by their names on offer, or `*` for those without a name here.
-    pub models: BTreeMap<String, UpstreamModelSetting>,
-}
-
-/// What an owner says about a model of an upstream, over what is found out about it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UpstreamModelSetting {
-    /// The kinds of jobs it serves, where they are not those that were found out.
-    pub kinds: Option<BTreeSet<JobKind>>,
-    /// What it can honour besides what was found out.
-    pub added: BTreeSet<Capability>,
-    /// What is not offered, whatever was found out.
-    pub removed: BTreeSet<Capability>,
 }
 
 /// A model for the built-in engines.
@@ -185,6 +168,8 @@ pub struct Settings {
     pub privacy: PrivacyTier,
     /// Where the owner's own API listens.
     pub local_api: LocalApi,
+    /// What proofs of hardware may take.
+    pub hardware: HardwareSettings,
     /// Whether to announce the node on the local network and look for peers there.
     pub mdns: bool,
     /// Whether the node cosigns the checkpoints of the coordinator's log that it found to be consistent.
@@ -222,6 +207,7 @@ impl Default for Settings {
             region: String::new(),
             privacy: PrivacyTier::Standard,
             local_api: LocalApi::Default,
+            hardware: HardwareSettings::default(),
             mdns: false,
             cosign: true,
             refuse_lying_coordinator: true,
@@ -319,6 +305,7 @@ impl Settings {
             region: arguments.region.or(file.region).unwrap_or(default.region),
             privacy: arguments.privacy.or(file.privacy).unwrap_or(default.privacy),
             local_api: local_api.map_or(Ok(LocalApi::Default), |text| parse_local_api(&text))?,
+            hardware: HardwareSettings::resolve(&arguments.hardware, &file.hardware),
             mdns: arguments.mdns.or(file.mdns).unwrap_or(default.mdns),
             cosign: arguments.cosign.or(file.cosign).unwrap_or(default.cosign),
             refuse_lying_coordinator: arguments
@@ -382,6 +369,7 @@ impl Settings {
         {
             return Err(SettingsError::LocalApiNotLoopback(address));
         }
+        self.hardware.check()?;
         self.check_what_is_listed()
     }
 
@@ -438,51 +426,6 @@ fn multiaddresses(setting: &'static str, texts: Vec<String>) -> Result<Vec<Multi
             .map_err(|_| SettingsError::Multiaddress { setting, text })
     };
     texts.into_iter().map(parse).collect()
-}
-
-fn parse_upstreams(
-    texts: Option<Vec<String>>,
-    allowed_hosts: Vec<String>,
-) -> Result<Upstreams, SettingsError> {
-    let Some(texts) = texts else {
-        return Ok(Upstreams {
-            discover: true,
-            urls: Vec::new(),
-            allowed_hosts,
-            models: BTreeMap::new(),
-        });
-    };
-    let mut upstreams = Upstreams {
-        discover: false,
-        urls: Vec::new(),
-        allowed_hosts,
-        models: BTreeMap::new(),
-    };
-    for text in &texts {
-        match text.as_str() {
-            "auto" => upstreams.discover = true,
-            "none" if texts.len() == 1 => {}
-            "none" => return Err(SettingsError::NoneBesideOthers),
-            _ => upstreams.urls.push(parse_upstream(text)?),
-        }
-    }
-    Ok(upstreams)
-}
-
-/// An upstream is `http` or `https`, a host, a port, and perhaps a path before `/v1`.
-fn parse_upstream(text: &str) -> Result<Url, SettingsError> {
-    let wrong = || SettingsError::Upstream {
-        text: text.to_owned(),
-    };
-    let url = Url::parse(text).map_err(|_| wrong())?;
-    let plain = url.username().is_empty()
-        && url.password().is_none()
-        && url.query().is_none()
-        && url.fragment().is_none();
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() || !plain {
-        return Err(wrong());
-    }
-    Ok(url)
 }
 
 fn parse_local_api(text: &str) -> Result<LocalApi, SettingsError> {

@@ -3,9 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::hardware::HardwareCertificate;
 use crate::identity::AccountId;
 use crate::job::JobKind;
 use crate::listing::{LISTING_INTERVAL_MIN_MS, LISTING_TTL_MAX_MS, Listing, ListingError, Offer};
+use crate::log::checkpoint::LogKeys;
+
+mod certified;
+
+use certified::Certified;
 
 /// Most providers that a board remembers unless configured otherwise: at 8 KiB each, 160 MiB.
 pub const BOARD_PROVIDERS_MAX: usize = 20_000;
@@ -45,6 +51,8 @@ struct Posted {
     sealed: Arc<[u8]>,
     received_at_ms: u64,
     forget_at_ms: u64,
+    /// Those of its certificates that hold.
+    certified: Certified,
 }
 
 impl Posted {
@@ -60,15 +68,19 @@ pub struct Candidate<'board> {
     pub listing: &'board Listing,
     /// The offer that fits.
     pub offer: &'board Offer,
-    /// Whether the provider's hardware has a valid certificate. Listings carry none yet.
+    /// Whether any of the provider's hardware has a certificate that holds now.
     pub is_verified: bool,
 }
 
 /// The newest valid listing of each provider.
+///
+/// Certificates of hardware are looked into only where [`Board::trust`] says whose count.
 #[derive(Clone, Debug)]
 pub struct Board {
     posted: BTreeMap<AccountId, Posted>,
     providers_max: usize,
+    /// Whose certificates of hardware count.
+    trusted: Option<LogKeys>,
 }
 
 impl Default for Board {
@@ -84,7 +96,20 @@ impl Board {
         Self {
             posted: BTreeMap::new(),
             providers_max,
+            trusted: None,
         }
+    }
+
+    /// Believes the certificates of hardware that these keys sign, in what is posted and in what comes; those of the
+    /// keys before no more, unless they are among these.
+    pub fn trust(&mut self, keys: LogKeys, now_ms: u64) {
+        if self.trusted.as_ref() == Some(&keys) {
+            return;
+        }
+        for posted in self.posted.values_mut() {
+            posted.certified = Certified::of(&posted.listing, &keys, &Certified::default(), now_ms);
+        }
+        self.trusted = Some(keys);
     }
 
     /// Verifies a sealed listing and posts it where it is news.
@@ -114,7 +139,9 @@ impl Board {
         if known.is_none() && !self.has_room(now_ms) {
             return Ok(Insertion::Full);
         }
+        let certified = self.certified(&listing, now_ms);
         let posted = Posted {
+            certified,
             sealed: sealed.into(),
             received_at_ms,
             forget_at_ms: listing.issued_at_ms.saturating_add(LISTING_TTL_MAX_MS),
@@ -126,6 +153,21 @@ impl Board {
             (false, true) => Insertion::Renewed,
             (false, false) => Insertion::New,
         })
+    }
+
+    /// Those of a listing's certificates that count.
+    fn certified(&self, listing: &Listing, now_ms: u64) -> Certified {
+        let Some(keys) = &self.trusted else {
+            return Certified::default();
+        };
+        let known = self.posted.get(&listing.provider);
+        let none = Certified::default();
+        Certified::of(
+            listing,
+            keys,
+            known.map_or(&none, |known| &known.certified),
+            now_ms,
+        )
     }
 
     fn has_room(&mut self, now_ms: u64) -> bool {
@@ -167,6 +209,20 @@ impl Board {
             .map(|posted| &posted.listing)
     }
 
+    /// The certificates of a provider's hardware that hold now, in the order of its listing. None where it has no
+    /// living listing.
+    pub fn certificates(
+        &self,
+        provider: &AccountId,
+        now_ms: u64,
+    ) -> impl Iterator<Item = &HardwareCertificate> {
+        self.posted
+            .get(provider)
+            .filter(|posted| posted.is_alive(now_ms))
+            .into_iter()
+            .flat_map(move |posted| posted.certified.holding(now_ms))
+    }
+
     /// Who offers a model for a kind of job and accepts tickets of a coordinator.
     pub fn candidates<'board>(
         &'board self,
@@ -175,15 +231,18 @@ impl Board {
         coordinator: AccountId,
         now_ms: u64,
     ) -> impl Iterator<Item = Candidate<'board>> {
-        self.listings(now_ms)
-            .filter(move |listing| listing.coordinators.contains(&coordinator))
-            .flat_map(move |listing| {
+        self.posted
+            .values()
+            .filter(move |posted| posted.is_alive(now_ms))
+            .filter(move |posted| posted.listing.coordinators.contains(&coordinator))
+            .flat_map(move |posted| {
                 let fits = move |offer: &&Offer| offer.kind == kind && offer.model == model;
-                listing.offers.iter().filter(fits).map(move |offer| Candidate {
-                    listing,
+                let candidate = move |offer| Candidate {
+                    listing: &posted.listing,
                     offer,
-                    is_verified: false,
-                })
+                    is_verified: posted.certified.holding(now_ms).next().is_some(),
+                };
+                posted.listing.offers.iter().filter(fits).map(candidate)
             })
     }
 
@@ -234,6 +293,7 @@ mod tests {
             }],
             slots: 2,
             free_slots: 1,
+            certificates: vec![],
         }
     }
 

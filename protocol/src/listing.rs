@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::codec::{self, DecodeError, LISTING_MAX_BYTES};
+use crate::hardware::CERTIFICATE_MAX_BYTES;
 use crate::identity::{AccountId, InvalidSignature, Keypair, Signed, SignedContent};
 use crate::job::JobKind;
 use crate::usage::Price;
@@ -29,6 +30,9 @@ pub const ADDRESSES_MAX: usize = 16;
 pub const COORDINATORS_MAX: usize = 8;
 /// Most bytes of a model's name.
 pub const MODEL_NAME_MAX_BYTES: usize = 128;
+/// Most certificates of hardware in one listing: those of a machine with eight devices, where they fit beside the
+/// offers. Each has at most [`CERTIFICATE_MAX_BYTES`], which leaves room for 32 offers of the usual size.
+pub const CERTIFICATES_MAX: usize = 8;
 /// Most bytes of an address, a region or a quantization.
 pub const SHORT_TEXT_MAX_BYTES: usize = 256;
 
@@ -172,11 +176,14 @@ pub struct Listing {
     pub slots: u16,
     /// How many of those are free now.
     pub free_slots: u16,
+    /// Certificates of the provider's devices by coordinators, as tokens. Whoever forwards the listing does not look
+    /// into them; consumers check them with the keys of their coordinator, and those that do not hold count as none.
+    pub certificates: Vec<String>,
 }
 
 impl SignedContent for Listing {
     const NAME: &'static str = "listing";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 }
 
 /// Why a listing was refused.
@@ -237,6 +244,12 @@ impl Listing {
         bound(short(&self.region), "region")?;
         bound(self.offers.len() <= OFFERS_MAX, "offers")?;
         bound(self.free_slots <= self.slots, "free_slots")?;
+        let is_certificate =
+            |token: &String| token.len() <= CERTIFICATE_MAX_BYTES && !token.chars().any(char::is_control);
+        bound(
+            self.certificates.len() <= CERTIFICATES_MAX && self.certificates.iter().all(is_certificate),
+            "certificates",
+        )?;
         let mut names = BTreeSet::new();
         for offer in &self.offers {
             let name_fits = !offer.model.is_empty() && offer.model.len() <= MODEL_NAME_MAX_BYTES;
@@ -288,5 +301,109 @@ impl Listing {
     #[must_use]
     pub const fn expires_at_ms(&self) -> u64 {
         self.issued_at_ms.saturating_add(self.ttl_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credits::Credits;
+    use crate::usage::Unit;
+
+    fn keypair() -> Keypair {
+        Keypair::from_secret(&[1; 32])
+    }
+
+    /// An offer as nodes make them: with a price of three parts, a digest and four capabilities.
+    fn offer(number: usize, name_bytes: usize) -> Offer {
+        let mut price = Price::per_million_tokens(Credits::micro(100_000), Credits::micro(400_000));
+        price
+            .per_million
+            .insert(Unit::GpuMillisecond, Credits::micro(20_000));
+        Offer {
+            kind: JobKind::ChatCompletions,
+            model: format!("{number:0>name_bytes$}"),
+            weights_digest: Some([7; 32]),
+            quantization: "q4_k_m".into(),
+            context_length: 131_072,
+            capabilities: vec![
+                Capability::Tools,
+                Capability::StructuredOutput,
+                Capability::Continuation,
+                Capability::Seed,
+            ],
+            price,
+        }
+    }
+
+    fn listing(offers: usize, name_bytes: usize, certificates: Vec<String>) -> Listing {
+        Listing {
+            provider: keypair().account(),
+            sequence: 1,
+            issued_at_ms: 1,
+            ttl_ms: 120_000,
+            addresses: vec![
+                "/ip4/203.0.113.200/udp/7410/quic-v1".into(),
+                "/ip4/203.0.113.200/tcp/7410".into(),
+            ],
+            coordinators: vec![keypair().account()],
+            region: "CH-ZH".into(),
+            privacy: PrivacyTier::Standard,
+            offers: (0..offers).map(|number| offer(number, name_bytes)).collect(),
+            slots: 4,
+            free_slots: 4,
+            certificates,
+        }
+    }
+
+    fn certificate(bytes: usize) -> String {
+        "c".repeat(bytes)
+    }
+
+    #[test]
+    fn a_full_listing_with_the_largest_certificate_fits_to_the_byte() {
+        let full = |name_bytes| listing(OFFERS_MAX, name_bytes, vec![certificate(CERTIFICATE_MAX_BYTES)]);
+        let name_bytes = (1..MODEL_NAME_MAX_BYTES)
+            .take_while(|bytes| full(*bytes).seal(&keypair()).is_ok())
+            .last()
+            .unwrap();
+        assert!(name_bytes >= 32, "names of {name_bytes} bytes");
+        assert!(matches!(
+            full(name_bytes + 1).seal(&keypair()),
+            Err(ListingError::Decode(DecodeError::TooLarge { .. }))
+        ));
+        // To the byte: what is left goes into the region.
+        let left = LISTING_MAX_BYTES - full(name_bytes).seal(&keypair()).unwrap().len();
+        let with_region = |more: usize| Listing {
+            region: "r".repeat("CH-ZH".len() + more),
+            ..full(name_bytes)
+        };
+        let sealed = with_region(left).seal(&keypair()).unwrap();
+        assert_eq!(sealed.len(), LISTING_MAX_BYTES);
+        assert_eq!(Listing::open(&sealed, 1).unwrap(), with_region(left));
+        assert!(with_region(left + 1).seal(&keypair()).is_err());
+    }
+
+    #[test]
+    fn certificates_are_bounded_in_number_and_size_and_have_no_control_characters() {
+        let seal = |certificates| listing(1, 5, certificates).seal(&keypair());
+        assert!(seal(vec![certificate(64); CERTIFICATES_MAX]).is_ok());
+        for wrong in [
+            vec![certificate(64); CERTIFICATES_MAX + 1],
+            vec![certificate(CERTIFICATE_MAX_BYTES + 1)],
+            vec!["a\nb".to_owned()],
+        ] {
+            assert!(matches!(
+                seal(wrong),
+                Err(ListingError::OutOfBounds {
+                    field: "certificates",
+                    ..
+                })
+            ));
+        }
+        assert!(seal(vec![certificate(CERTIFICATE_MAX_BYTES)]).is_ok());
+        // What is no certificate is no reason to refuse a listing: consumers find out.
+        let sealed = seal(vec!["not a certificate".to_owned()]).unwrap();
+        assert!(Listing::open(&sealed, 1).is_ok());
     }
 }

@@ -222,6 +222,7 @@ impl<'a> Herd<'a> {
                 }],
                 slots: u16::try_from(slots).unwrap_or(u16::MAX),
                 free_slots: u16::try_from(slots.saturating_sub(provider.running)).unwrap_or(u16::MAX),
+                certificates: vec![],
             };
             board.insert(&listing.seal(&provider.keypair)?, now_ms(now_us))?;
         }

@@ -189,6 +189,7 @@ mod tests {
             offers: offers.iter().map(offer).collect(),
             slots: 1,
             free_slots: 1,
+            certificates: vec![],
         };
         board
             .insert(&listing.seal(&Keypair::from_secret(&[byte; 32])).unwrap(), NOW)

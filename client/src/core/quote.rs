@@ -152,6 +152,7 @@ mod tests {
             }],
             slots: 1,
             free_slots: 1,
+            certificates: vec![],
         }
     }
 

@@ -74,6 +74,7 @@ impl Setup {
             }],
             slots: 4,
             free_slots: 4,
+            certificates: vec![],
         };
         listing.seal(keypair).unwrap()
     }

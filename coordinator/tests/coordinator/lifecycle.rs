@@ -216,6 +216,7 @@ async fn the_directory_carries_what_the_mesh_has_heard() {
         offers: Vec::new(),
         slots: 1,
         free_slots: 1,
+        certificates: vec![],
     };
     mesh.publish_listing(listing.clone().seal(&provider).unwrap())
         .await

@@ -26,6 +26,8 @@ pub struct ListingContent {
     pub slots: u16,
     /// How many more could start now.
     pub free_slots: u16,
+    /// Certificates of its hardware.
+    pub certificates: Vec<String>,
 }
 
 impl ListingContent {
@@ -151,6 +153,11 @@ impl ListingPlan {
             offers: if is_farewell { Vec::new() } else { content.offers },
             slots: content.slots,
             free_slots: content.free_slots.min(content.slots),
+            certificates: if is_farewell {
+                Vec::new()
+            } else {
+                content.certificates
+            },
         }))
     }
 }
@@ -188,6 +195,7 @@ mod tests {
             offers: models.iter().map(offer).collect(),
             slots: 4,
             free_slots,
+            certificates: vec![],
         }
     }
 

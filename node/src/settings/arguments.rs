@@ -9,7 +9,7 @@ use gristmill_protocol::listing::PrivacyTier;
 use gristmill_protocol::usage::Price;
 use thiserror::Error;
 
-use super::{ModelChoice, ModelSetting};
+use super::{HardwareArguments, ModelChoice, ModelSetting};
 
 /// The flags of `gristmill node serve`.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
@@ -133,6 +133,9 @@ pub struct ServeArguments {
     /// How long a stopping node lets running jobs finish [default: 20]
     #[arg(long, env = "GRISTMILL_NODE_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
+    /// What proofs of hardware may take.
+    #[command(flatten)]
+    pub hardware: HardwareArguments,
 }
 
 /// `[NAME=]SOURCE`.

@@ -9,7 +9,7 @@ use gristmill_protocol::usage::{Price, Unit};
 use gristmill_service::amount::AmountSetting;
 use serde::Deserialize;
 
-use super::{ModelChoice, ModelSetting, UpstreamModelSetting};
+use super::{HardwareTable, ModelChoice, ModelSetting, UpstreamModelSetting};
 use crate::engine::model_files::ModelSource;
 
 /// The `[node]` section of the configuration file. Every field is optional; unknown ones are errors.
@@ -86,6 +86,9 @@ pub struct FileSection {
     pub voucher_timeout_seconds: Option<u64>,
     /// How many seconds a stopping node lets running jobs finish, at most 3600. Default: 20.
     pub drain_seconds: Option<u64>,
+    /// What proofs of this machine's hardware to the coordinator may take.
+    #[serde(default)]
+    pub hardware: HardwareTable,
 }
 
 /// What an owner says about a model of an upstream.

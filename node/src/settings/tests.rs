@@ -1,5 +1,9 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use clap::Parser;
+use gristmill_protocol::job::JobKind;
+use gristmill_protocol::listing::Capability;
 
 #[derive(Parser)]
 struct Program {

@@ -141,6 +141,7 @@ fn listings() {
         }],
         slots: 4,
         free_slots: 1,
+        certificates: vec!["a.b.c".into()],
     };
     same(&keypair().sign(listing));
 }

@@ -60,6 +60,7 @@ impl Terms {
             }],
             slots,
             free_slots: rng.random_range(0..=slots),
+            certificates: vec![],
         }
     }
 }

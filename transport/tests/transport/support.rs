@@ -183,6 +183,7 @@ pub(crate) fn listing(byte: u8, sequence: u64) -> Listing {
         }],
         slots: 1,
         free_slots: 1,
+        certificates: vec![],
     }
 }
 

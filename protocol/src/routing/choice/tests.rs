@@ -52,6 +52,7 @@ fn listing(byte: u8, offers: Vec<Offer>) -> Listing {
         offers,
         slots: 4,
         free_slots: 4,
+        certificates: vec![],
     }
 }
 

@@ -1,0 +1,266 @@
+//! Those certificates of a listing that a consumer believes.
+
+use crate::hardware::HardwareCertificate;
+use crate::listing::Listing;
+use crate::log::checkpoint::LogKeys;
+
+/// The certificates of a listing that its provider was given by a trusted coordinator. Any other one counts as none:
+/// a provider may have several coordinators, and who forwards a listing can't check what it does not know.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Certified(Vec<Checked>);
+
+/// A certificate that was checked, and the token that it was in.
+#[derive(Clone, Debug)]
+struct Checked {
+    token: String,
+    certificate: HardwareCertificate,
+}
+
+impl Certified {
+    /// Checks the certificates of a listing. What was `known` of the listing before it, of the same provider and with
+    /// the same keys, is not checked again: listings come every minute, certificates every few hours.
+    pub(super) fn of(listing: &Listing, keys: &LogKeys, known: &Self, now_ms: u64) -> Self {
+        let mut checked: Vec<Checked> = Vec::new();
+        for token in &listing.certificates {
+            if checked.iter().any(|before| before.token == *token) {
+                continue;
+            }
+            let before = known.0.iter().find(|before| before.token == *token).cloned();
+            let fresh = || {
+                let certificate = HardwareCertificate::open(token, keys, now_ms).ok()?;
+                let is_own = certificate.sub == listing.provider;
+                is_own.then(|| Checked {
+                    token: token.clone(),
+                    certificate,
+                })
+            };
+            checked.extend(before.or_else(fresh));
+        }
+        Self(checked)
+    }
+
+    /// Those that hold now. The issuer's clock and ours may differ by what tokens allow at their beginning, but nothing
+    /// holds after its expiry.
+    pub(super) fn holding(&self, now_ms: u64) -> impl Iterator<Item = &HardwareCertificate> {
+        self.0
+            .iter()
+            .map(|checked| &checked.certificate)
+            .filter(move |certificate| now_ms < certificate.exp.saturating_mul(1_000))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::board::{Board, Insertion};
+    use crate::hardware::{
+        CERTIFICATE_LIFE_SECONDS, CertifiedDevice, HardwareCertificate, HardwareDigest, HardwareKind, METHOD,
+        Precision, Throughput,
+    };
+    use crate::identity::Keypair;
+    use crate::ids::ChallengeId;
+    use crate::job::JobKind;
+    use crate::jws::Audience;
+    use crate::listing::{Listing, Offer, PrivacyTier};
+    use crate::log::checkpoint::LogKeys;
+    use crate::usage::Price;
+    use proptest::prelude::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+    const COORDINATOR: u8 = 1;
+    const NEW_KEY: u8 = 2;
+    const PROVIDER: u8 = 3;
+    const OTHER: u8 = 4;
+
+    fn keypair(byte: u8) -> Keypair {
+        Keypair::from_secret(&[byte; 32])
+    }
+
+    fn keys(signers: &[u8]) -> LogKeys {
+        let mut keys = LogKeys::new(keypair(signers[0]).account());
+        for signer in &signers[1..] {
+            keys.add_key(keypair(*signer).account());
+        }
+        keys
+    }
+
+    fn certificate(issuer: u8, about: u8, issued_at_ms: u64) -> String {
+        let iat = issued_at_ms / 1_000;
+        HardwareCertificate {
+            iss: keypair(issuer).account(),
+            sub: keypair(about).account(),
+            aud: Audience::One(keypair(issuer).account()),
+            jti: ChallengeId::from_bytes([7; 16]),
+            iat,
+            exp: iat + CERTIFICATE_LIFE_SECONDS,
+            shown_at: iat,
+            method: METHOD.into(),
+            device: CertifiedDevice {
+                kind: HardwareKind::Cuda,
+                index: 0,
+                name: "NVIDIA H200".into(),
+                vendor: "NVIDIA".into(),
+                uuid: None,
+            },
+            memory_bytes: 24 << 30,
+            throughput: vec![Throughput {
+                precision: Precision::F32,
+                multiply_adds_per_second: 1 << 44,
+            }],
+            score: 1_000,
+            fingerprint: HardwareDigest::from_bytes([9; 32]),
+            fingerprint_changed: false,
+        }
+        .sign(&keypair(issuer))
+    }
+
+    fn sealed(provider: u8, at_ms: u64, certificates: Vec<String>) -> Vec<u8> {
+        let listing = Listing {
+            provider: keypair(provider).account(),
+            sequence: at_ms,
+            issued_at_ms: at_ms,
+            ttl_ms: 600_000,
+            addresses: vec![],
+            coordinators: vec![keypair(COORDINATOR).account()],
+            region: String::new(),
+            privacy: PrivacyTier::Standard,
+            offers: vec![Offer {
+                kind: JobKind::ChatCompletions,
+                model: "guide".into(),
+                weights_digest: None,
+                quantization: String::new(),
+                context_length: 512,
+                capabilities: vec![],
+                price: Price::default(),
+            }],
+            slots: 1,
+            free_slots: 1,
+            certificates,
+        };
+        listing.seal(&keypair(provider)).unwrap()
+    }
+
+    fn is_verified(board: &Board, now_ms: u64) -> bool {
+        let coordinator = keypair(COORDINATOR).account();
+        let mut candidates = board.candidates(JobKind::ChatCompletions, "guide", coordinator, now_ms);
+        let candidate = candidates.next().unwrap();
+        let provider = candidate.listing.provider;
+        let holding = board.certificates(&provider, now_ms).count();
+        assert_eq!(candidate.is_verified, holding > 0);
+        candidate.is_verified
+    }
+
+    fn board(signers: &[u8], certificates: Vec<String>) -> Board {
+        let mut board = Board::default();
+        board.trust(keys(signers), NOW);
+        let inserted = board.insert(&sealed(PROVIDER, NOW, certificates), NOW);
+        assert_eq!(inserted, Ok(Insertion::New), "no reason to refuse the listing");
+        board
+    }
+
+    #[test]
+    fn only_an_own_unaltered_living_certificate_of_the_coordinator_counts() {
+        let good = certificate(COORDINATOR, PROVIDER, NOW);
+        assert!(is_verified(&board(&[COORDINATOR], vec![good.clone()]), NOW));
+        let life_ms = CERTIFICATE_LIFE_SECONDS * 1_000;
+        let mut altered = good.clone().into_bytes();
+        let middle = altered.len() / 2;
+        altered[middle] = if altered[middle] == b'A' { b'B' } else { b'A' };
+        for (what, wrong) in [
+            ("of another account", certificate(COORDINATOR, OTHER, NOW)),
+            ("expired", certificate(COORDINATOR, PROVIDER, NOW - life_ms)),
+            ("of an unknown issuer", certificate(OTHER, PROVIDER, NOW)),
+            ("of the provider itself", certificate(PROVIDER, PROVIDER, NOW)),
+            (
+                "of tomorrow",
+                certificate(COORDINATOR, PROVIDER, NOW + 86_400_000),
+            ),
+            ("altered", String::from_utf8(altered).unwrap()),
+            ("no token", "nonsense".to_owned()),
+            ("empty", String::new()),
+        ] {
+            assert!(
+                !is_verified(&board(&[COORDINATOR], vec![wrong.clone()]), NOW),
+                "{what}"
+            );
+            assert!(
+                is_verified(&board(&[COORDINATOR], vec![wrong, good.clone()]), NOW),
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_certificate_holds_until_its_expiry_and_not_a_millisecond_longer() {
+        let life_ms = CERTIFICATE_LIFE_SECONDS * 1_000;
+        let issued_at_ms = NOW - life_ms + 60_000;
+        let mut board = board(
+            &[COORDINATOR],
+            vec![certificate(COORDINATOR, PROVIDER, issued_at_ms)],
+        );
+        assert!(is_verified(&board, NOW + 59_999));
+        assert!(!is_verified(&board, NOW + 60_000));
+        // Saying it again does not make it live on.
+        let again = vec![certificate(COORDINATOR, PROVIDER, issued_at_ms)];
+        assert_eq!(
+            board.insert(&sealed(PROVIDER, NOW + 70_000, again), NOW + 70_000),
+            Ok(Insertion::Renewed)
+        );
+        assert!(!is_verified(&board, NOW + 70_000));
+        // Nor does leaving it out keep it.
+        let fresh = vec![certificate(COORDINATOR, PROVIDER, NOW)];
+        board
+            .insert(&sealed(PROVIDER, NOW + 80_000, fresh), NOW + 80_000)
+            .unwrap();
+        assert!(is_verified(&board, NOW + 80_000));
+        board
+            .insert(&sealed(PROVIDER, NOW + 90_000, vec![]), NOW + 90_000)
+            .unwrap();
+        assert!(!is_verified(&board, NOW + 90_000));
+    }
+
+    #[test]
+    fn nobody_is_verified_before_it_is_known_whose_word_counts() {
+        let mut board = Board::default();
+        let token = certificate(COORDINATOR, PROVIDER, NOW);
+        board.insert(&sealed(PROVIDER, NOW, vec![token]), NOW).unwrap();
+        assert!(!is_verified(&board, NOW));
+        board.trust(keys(&[COORDINATOR]), NOW);
+        assert!(is_verified(&board, NOW), "what is posted is looked at again");
+        board.trust(keys(&[OTHER]), NOW);
+        assert!(!is_verified(&board, NOW), "another coordinator's word");
+    }
+
+    #[test]
+    fn a_hand_over_leaves_old_certificates_and_brings_new_ones() {
+        let by_new = certificate(NEW_KEY, PROVIDER, NOW);
+        let mut after = board(&[COORDINATOR], vec![by_new]);
+        assert!(!is_verified(&after, NOW), "the hand-over is not known yet");
+        after.trust(keys(&[COORDINATOR, NEW_KEY]), NOW);
+        assert!(is_verified(&after, NOW));
+        let mut before = board(&[COORDINATOR], vec![certificate(COORDINATOR, PROVIDER, NOW)]);
+        before.trust(keys(&[COORDINATOR, NEW_KEY]), NOW);
+        assert!(is_verified(&before, NOW));
+    }
+
+    #[test]
+    fn one_certificate_said_twice_is_one() {
+        let token = certificate(COORDINATOR, PROVIDER, NOW);
+        let board = board(&[COORDINATOR], vec![token.clone(), token]);
+        assert_eq!(board.certificates(&keypair(PROVIDER).account(), NOW).count(), 1);
+        let gone_at_ms = NOW + 600_000;
+        assert_eq!(
+            board
+                .certificates(&keypair(PROVIDER).account(), gone_at_ms)
+                .count(),
+            0
+        );
+    }
+
+    proptest! {
+        /// Whatever stands in place of certificates, the listing is taken and nobody is verified by it.
+        #[test]
+        fn arbitrary_certificates_verify_nobody(texts in proptest::collection::vec("[ -~]{0,200}", 0..8)) {
+            prop_assert!(!is_verified(&board(&[COORDINATOR], texts), NOW));
+        }
+    }
+}
