@@ -26,7 +26,6 @@ mod counting;
 mod directory;
 mod idempotency;
 mod layers;
-pub(crate) mod listener;
 mod openapi;
 mod passed;
 mod priced;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use gristmill_protocol::coordinator_api::AccountView;
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_service::clock::unix_ms;
+use gristmill_service::listener::BoundedListener;
 use gristmill_telemetry::otlp::OtlpEndpointError;
 use gristmill_transport::key_file::{self, KeyFileError};
 use gristmill_transport::mesh::Multiaddr;
@@ -32,7 +33,6 @@ use crate::core::records::ProviderRecords;
 pub use crate::keys::KeysFileError;
 use crate::market::Market;
 use crate::proxy::Proxy;
-use crate::proxy::listener::BoundedListener;
 use crate::settings::{Settings, SettingsError};
 pub use crate::usage::UsageFileError;
 use crate::wallet::Wallet;
@@ -56,6 +56,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a connection to a provider is kept for the next request.
 const CONNECTION_KEPT: Duration = Duration::from_secs(10 * 60);
+/// Most connections of programs at once.
+const CONNECTIONS_MAX: usize = 1_024;
+/// The longest that nothing moves on one: longer than a provider may be silent and the pings of a stream are apart.
+const SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// Why a client could not start.
 #[derive(Debug, Error)]
@@ -390,9 +394,12 @@ async fn end<T>(part: &'static str, task: &mut JoinHandle<T>) {
 fn serve(listener: TcpListener, proxy: Proxy, stopping: CancellationToken) -> JoinHandle<io::Result<()>> {
     let routes = proxy.routes();
     tokio::spawn(async move {
-        axum::serve(BoundedListener::new(listener), routes)
-            .with_graceful_shutdown(stopping.cancelled_owned())
-            .await
+        axum::serve(
+            BoundedListener::new(listener, CONNECTIONS_MAX, SILENCE_MAX),
+            routes,
+        )
+        .with_graceful_shutdown(stopping.cancelled_owned())
+        .await
     })
 }
 

@@ -11,13 +11,10 @@ use crate::service::Service;
 
 mod answer;
 mod layers;
-mod listener;
 mod log_routes;
 mod operator_routes;
 pub(crate) mod routes;
 mod signed_call;
-
-pub(crate) use listener::BoundedListener;
 
 /// The whole interface.
 pub(crate) fn router(service: Arc<Service>) -> Router {

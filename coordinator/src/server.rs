@@ -11,6 +11,7 @@ use gristmill_ledger::Ledger;
 use gristmill_ledger::store::postgres::ConnectError;
 use gristmill_ledger::store::{OpenError, ReadError, ShutdownError};
 use gristmill_protocol::identity::{AccountId, Keypair};
+use gristmill_service::listener::BoundedListener;
 use gristmill_transport::key_file::KeyFileError;
 use gristmill_transport::mesh::{Mesh, MeshConfig, MeshError, Multiaddr};
 use thiserror::Error;
@@ -21,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::announcer;
 use crate::clock::Clock;
 use crate::downtime::{self, DowntimeError, Heartbeat};
-use crate::http::{self, BoundedListener};
+use crate::http;
 use crate::log_keeper::{self, LogKeeperError};
 use crate::rotation::RotationError;
 use crate::service::Service;
@@ -39,6 +40,10 @@ pub const DIRECTORY_NAME: &str = "coordinator";
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that anything else is waited for at the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most connections to the HTTP interface at once.
+const CONNECTIONS_MAX: usize = 2_048;
+/// The longest silence on one; longer than any call may take.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// Where a coordinator keeps its key.
 #[must_use]
@@ -448,7 +453,10 @@ fn spawn_http(
     stopping: CancellationToken,
 ) -> JoinHandle<io::Result<()>> {
     let router = http::router(Arc::clone(service));
-    let serve = axum::serve(BoundedListener::new(listener), router)
-        .with_graceful_shutdown(stopping.cancelled_owned());
+    let serve = axum::serve(
+        BoundedListener::new(listener, CONNECTIONS_MAX, SILENCE_MAX),
+        router,
+    )
+    .with_graceful_shutdown(stopping.cancelled_owned());
     tokio::spawn(async move { serve.await })
 }

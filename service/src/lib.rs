@@ -1,5 +1,5 @@
 //! What the roles have in common as programs: how amounts are read from the configuration file, the machine's clock,
-//! how a service runs until it is told to end, and what commands show.
+//! the bounded listener of HTTP servers, how a service runs until it is told to end, and what commands show.
 //!
 //! `client`, `node` and `coordinator` call this crate. What the market is belongs elsewhere: nothing here decides
 //! about jobs, vouchers or credits.
@@ -17,3 +17,4 @@
 pub mod amount;
 pub mod cli;
 pub mod clock;
+pub mod listener;

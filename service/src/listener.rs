@@ -13,25 +13,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
-/// Most connections at once. Further ones wait in the system's queue.
-pub(crate) const CONNECTIONS_MAX: usize = 2_048;
-/// The longest silence on a connection; longer than any call may take.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-
 /// Accepts connections within the bounds.
-pub(crate) struct BoundedListener {
+#[derive(Debug)]
+pub struct BoundedListener {
     listener: TcpListener,
     places: Arc<Semaphore>,
     silence_max: Duration,
 }
 
 impl BoundedListener {
-    /// Bounds a listener.
-    pub(crate) fn new(listener: TcpListener) -> Self {
+    /// Bounds a listener: to so many connections at once (further ones wait in the system's queue), each of which ends
+    /// when nothing moved on it in either direction for as long as `silence_max`.
+    #[must_use]
+    pub fn new(listener: TcpListener, connections_max: usize, silence_max: Duration) -> Self {
         Self {
             listener,
-            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            silence_max: SILENCE_MAX,
+            places: Arc::new(Semaphore::new(connections_max)),
+            silence_max,
         }
     }
 }
@@ -57,7 +55,8 @@ impl axum::serve::Listener for BoundedListener {
 }
 
 /// A connection that ends when nothing moves on it for too long.
-pub(crate) struct BoundedStream {
+#[derive(Debug)]
+pub struct BoundedStream {
     stream: TcpStream,
     deadline: Pin<Box<Sleep>>,
     silence_max: Duration,
@@ -138,14 +137,7 @@ mod tests {
     async fn listener(places: usize, silence_max: Duration) -> (BoundedListener, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        (
-            BoundedListener {
-                listener,
-                places: Arc::new(Semaphore::new(places)),
-                silence_max,
-            },
-            address,
-        )
+        (BoundedListener::new(listener, places, silence_max), address)
     }
 
     #[tokio::test]
