@@ -1,12 +1,14 @@
 //! What the client decides, free of I/O, clocks and randomness of its own: drivers hand those in.
 
 pub mod answer;
+pub mod answer_frame;
 pub mod answer_stream;
 pub mod assembler;
 pub mod bill;
 pub mod browser_guard;
 pub mod budget;
 pub mod calendar;
+pub mod chunk_events;
 pub mod completions;
 pub mod context;
 pub mod continuation;

@@ -4,6 +4,7 @@
 use gristmill_protocol::job::{JobKind, RequestId};
 use serde_json::Value;
 
+use crate::core::answer_frame::AnswerFrame;
 use crate::core::answer_stream::{AnswerStream, JobSummary, chunk_failure, unfinished};
 use crate::core::assembler::Assembler;
 use crate::core::completions::CompletionAnswer;
@@ -53,15 +54,8 @@ impl Answer {
     #[must_use]
     pub fn to(request: &ProgramRequest, request_id: &RequestId, now_seconds: u64) -> Self {
         let model = request.model.clone();
-        let normaliser = || {
-            let normaliser = Normaliser::new(request_id.clone(), model.clone(), now_seconds);
-            if may_continue(request) {
-                normaliser.keeping_text()
-            } else {
-                normaliser
-            }
-        };
-        match (request.kind, request.stream) {
+        let normaliser = || Normaliser::new(request_id.clone(), model.clone(), now_seconds);
+        let mut answer = match (request.kind, request.stream) {
             (JobKind::ChatCompletions, true) => {
                 Self::Stream(AnswerStream::new(normaliser(), request.include_usage))
             }
@@ -72,12 +66,13 @@ impl Answer {
             },
             (JobKind::Completions, is_stream) => {
                 let include_usage = is_stream.then_some(request.include_usage);
-                let answer = CompletionAnswer::new(request_id.clone(), model, now_seconds, include_usage);
-                Self::Completion(if may_continue(request) {
-                    answer.keeping_text()
-                } else {
-                    answer
-                })
+                let request_id = request_id.clone();
+                Self::Completion(CompletionAnswer::new(
+                    request_id,
+                    model,
+                    now_seconds,
+                    include_usage,
+                ))
             }
             (JobKind::Embeddings, _) => Self::Embeddings {
                 model,
@@ -91,70 +86,65 @@ impl Answer {
                 | JobKind::Rerank,
                 _,
             ) => Self::Passed(PassedAnswer::default()),
+        };
+        if let Some(frame) = answer.frame_mut().filter(|_| may_continue(request)) {
+            frame.keep_text();
+        }
+        answer
+    }
+
+    const fn frame(&self) -> Option<&AnswerFrame> {
+        match self {
+            Self::Stream(stream) => Some(stream.normaliser().frame()),
+            Self::Whole { normaliser, .. } => Some(normaliser.frame()),
+            Self::Completion(completion) => Some(completion.frame()),
+            Self::Embeddings { .. } | Self::Passed(_) => None,
         }
     }
 
-    const fn normaliser(&self) -> Option<&Normaliser> {
+    const fn frame_mut(&mut self) -> Option<&mut AnswerFrame> {
         match self {
-            Self::Stream(stream) => Some(stream.normaliser()),
-            Self::Whole { normaliser, .. } => Some(normaliser),
-            _ => None,
-        }
-    }
-
-    const fn normaliser_mut(&mut self) -> Option<&mut Normaliser> {
-        match self {
-            Self::Stream(stream) => Some(stream.normaliser_mut()),
-            Self::Whole { normaliser, .. } => Some(normaliser),
-            _ => None,
+            Self::Stream(stream) => Some(stream.normaliser_mut().frame_mut()),
+            Self::Whole { normaliser, .. } => Some(normaliser.frame_mut()),
+            Self::Completion(completion) => Some(completion.frame_mut()),
+            Self::Embeddings { .. } | Self::Passed(_) => None,
         }
     }
 
     /// What there is of it already, where that is kept.
     #[must_use]
-    pub const fn partial(&self) -> Option<&PartialAnswer> {
-        match (self, self.normaliser()) {
-            (Self::Completion(completion), _) => completion.partial(),
-            (_, Some(normaliser)) => normaliser.partial(),
-            (_, None) => None,
-        }
+    pub fn partial(&self) -> Option<&PartialAnswer> {
+        self.frame().and_then(AnswerFrame::partial)
     }
 
     /// Whether every choice has its end, so that nothing is missing but the provider's own word for it.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         match self {
+            Self::Stream(stream) => stream.normaliser().is_finished(),
+            Self::Whole { normaliser, .. } => normaliser.is_finished(),
             Self::Completion(completion) => completion.is_finished(),
-            other => other.normaliser().is_some_and(Normaliser::is_finished),
+            Self::Embeddings { .. } | Self::Passed(_) => false,
         }
     }
 
     /// Why the last message does not continue what there is, where it was refused for that.
     #[must_use]
-    pub const fn seam_error(&self) -> Option<SeamError> {
-        match (self, self.normaliser()) {
-            (Self::Completion(completion), _) => completion.seam_error(),
-            (_, Some(normaliser)) => normaliser.seam_error(),
-            (_, None) => None,
-        }
+    pub fn seam_error(&self) -> Option<SeamError> {
+        self.frame().and_then(AnswerFrame::seam_error)
     }
 
     /// Takes note of how many tokens the present provider has written up to here.
     pub fn count_tokens(&mut self, written: u64) {
-        if let Self::Completion(completion) = self {
-            completion.count_tokens(written);
-        } else if let Some(normaliser) = self.normaliser_mut() {
-            normaliser.count_tokens(written);
+        if let Some(frame) = self.frame_mut() {
+            frame.count_tokens(written);
         }
     }
 
     /// From here on another provider's messages follow.
     pub fn go_on(&mut self, continuation: &Continuation) {
-        let (junction, tokens_before) = (continuation.junction.clone(), continuation.tokens_before);
-        if let Self::Completion(completion) = self {
-            completion.go_on(junction, tokens_before);
-        } else if let Some(normaliser) = self.normaliser_mut() {
-            normaliser.go_on(junction, tokens_before);
+        if let Some(frame) = self.frame_mut() {
+            frame.go_on(continuation.junction.clone(), continuation.tokens_before);
         }
     }
 
@@ -221,7 +211,7 @@ impl Answer {
                 if !normaliser.is_finished() {
                     return Err(unfinished());
                 }
-                let usage: Value = summary.usage_json(normaliser.usage());
+                let usage: Value = summary.usage_json(normaliser.frame().usage());
                 let answer = std::mem::take(assembler).finish(usage, summary.to_json());
                 out.extend_from_slice(answer.to_string().as_bytes());
                 Ok(())

@@ -8,10 +8,12 @@ use gristmill_protocol::job::RequestId;
 use gristmill_protocol::usage::{Unit, Usage};
 use serde_json::{Map, Value, json};
 
+use crate::core::answer_frame::ChunkError;
 use crate::core::bill::Bill;
+use crate::core::chunk_events::ChunkEvents;
 use crate::core::failure::ApiFailure;
-use crate::core::normaliser::{ChunkError, Normaliser};
-use crate::core::sse::{self, TooLong};
+use crate::core::normaliser::Normaliser;
+use crate::core::sse::TooLong;
 
 /// What a finished job came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,9 +98,7 @@ impl From<TooLong> for ApiFailure {
 #[derive(Clone, Debug)]
 pub struct AnswerStream {
     normaliser: Normaliser,
-    include_usage: bool,
-    /// The chunk that ends a choice waits for the next one, or for the sum: the last chunk carries it.
-    held: Option<Map<String, Value>>,
+    events: ChunkEvents,
 }
 
 impl AnswerStream {
@@ -107,8 +107,7 @@ impl AnswerStream {
     pub const fn new(normaliser: Normaliser, include_usage: bool) -> Self {
         Self {
             normaliser,
-            include_usage,
-            held: None,
+            events: ChunkEvents::new(include_usage),
         }
     }
 
@@ -128,17 +127,10 @@ impl AnswerStream {
     /// # Errors
     /// [`ApiFailure`] where the message is no part of an answer; end the stream with [`AnswerStream::fail`].
     pub fn message(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), ApiFailure> {
-        let Some(chunk) = self.normaliser.normalise(message).map_err(chunk_failure)? else {
-            return Ok(());
-        };
-        if let Some(held) = self.held.take() {
-            sse::write_chunk(held, out)?;
+        match self.normaliser.normalise(message).map_err(chunk_failure)? {
+            Some(chunk) => Ok(self.events.chunk(chunk, out)?),
+            None => Ok(()),
         }
-        if chunk.finishes {
-            self.held = Some(chunk.value);
-            return Ok(());
-        }
-        Ok(sse::write_chunk(chunk.value, out)?)
     }
 
     /// Appends the end of a complete answer.
@@ -149,38 +141,19 @@ impl AnswerStream {
         if !self.normaliser.is_finished() {
             return Err(unfinished());
         }
-        let mut last = self.held.take().unwrap_or_else(|| self.empty_chunk());
-        if self.include_usage {
-            sse::write_chunk(last, out)?;
-            last = self.empty_chunk();
-            last.insert("usage".into(), summary.usage_json(self.normaliser.usage()));
-        }
-        last.insert("gristmill".into(), summary.to_json());
-        sse::write_chunk(last, out)?;
-        out.extend_from_slice(sse::DONE);
-        Ok(())
-    }
-
-    fn empty_chunk(&self) -> Map<String, Value> {
-        let mut chunk = self.normaliser.header();
-        chunk.insert("choices".into(), json!([]));
-        chunk
+        Ok(self.events.complete(self.normaliser.frame(), summary, out)?)
     }
 
     /// Appends the end of an answer that broke off.
-    pub fn fail(mut self, failure: &ApiFailure, out: &mut Vec<u8>) {
-        if let Some(held) = self.held.take() {
-            // A choice that had ended has ended, whatever became of the others. One too long is lost with them.
-            let _ = sse::write_chunk(held, out);
-        }
-        sse::write_event(&failure.to_json(), out);
-        out.extend_from_slice(sse::DONE);
+    pub fn fail(self, failure: &ApiFailure, out: &mut Vec<u8>) {
+        self.events.fail(failure, out);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::sse;
     use proptest::prelude::*;
 
     fn stream(include_usage: bool) -> AnswerStream {

@@ -8,52 +8,38 @@ use std::collections::BTreeMap;
 use gristmill_protocol::job::RequestId;
 use serde_json::{Map, Value, json};
 
+use crate::core::answer_frame::{
+    AnswerFrame, ChunkError, ChunkNames, NormalChunk, finish_reason, open_choice,
+};
 use crate::core::answer_stream::{JobSummary, chunk_failure, unfinished};
-use crate::core::continuation::{Junction, PartialAnswer, SeamError};
+use crate::core::chunk_events::ChunkEvents;
 use crate::core::failure::ApiFailure;
-use crate::core::normaliser::{ChunkError, error_of_chunk, finish_reason};
 use crate::core::request::COMPLETIONS_MAX;
-use crate::core::sse;
 
 /// Most bytes of an answer that is put together.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
+const NAMES: ChunkNames = ChunkNames {
+    object: "text_completion",
+    id_prefix: "cmpl",
+};
 
 /// A completion on its way to the program.
 #[derive(Clone, Debug)]
 pub struct CompletionAnswer {
-    request_id: RequestId,
-    model: String,
-    created: u64,
-    id: Option<String>,
+    frame: AnswerFrame,
     /// Whether each choice that has begun has ended.
     choices: BTreeMap<u64, bool>,
-    usage: Option<Map<String, Value>>,
     form: Form,
-    /// What the program has, where that is worth keeping.
-    partial: Option<PartialAnswer>,
-    /// Where the present provider's text joins what others wrote, if it continues an answer.
-    junction: Option<Junction>,
-    seam_error: Option<SeamError>,
 }
 
 #[derive(Clone, Debug)]
 enum Form {
-    Stream {
-        include_usage: bool,
-        /// The chunk that ends a choice waits for the next one, or for the sum: the last chunk carries it.
-        held: Option<Map<String, Value>>,
-    },
+    Stream(ChunkEvents),
     Whole {
         choices: BTreeMap<u64, Map<String, Value>>,
         extra: Map<String, Value>,
         bytes: usize,
     },
-}
-
-/// A chunk in OpenAI's form.
-struct NormalChunk {
-    value: Map<String, Value>,
-    finishes: bool,
 }
 
 impl CompletionAnswer {
@@ -67,10 +53,7 @@ impl CompletionAnswer {
         stream_with_usage: Option<bool>,
     ) -> Self {
         let form = match stream_with_usage {
-            Some(include_usage) => Form::Stream {
-                include_usage,
-                held: None,
-            },
+            Some(include_usage) => Form::Stream(ChunkEvents::new(include_usage)),
             None => Form::Whole {
                 choices: BTreeMap::new(),
                 extra: Map::new(),
@@ -78,61 +61,21 @@ impl CompletionAnswer {
             },
         };
         Self {
-            request_id,
-            model,
-            created: now_seconds,
-            id: None,
+            frame: AnswerFrame::new(NAMES, request_id, model, now_seconds),
             choices: BTreeMap::new(),
-            usage: None,
             form,
-            partial: None,
-            junction: None,
-            seam_error: None,
         }
     }
 
-    /// The same, keeping what another provider would need to continue the answer.
+    /// What stands around the choices.
     #[must_use]
-    pub fn keeping_text(mut self) -> Self {
-        self.partial = Some(PartialAnswer::default());
-        self
+    pub const fn frame(&self) -> &AnswerFrame {
+        &self.frame
     }
 
-    /// What the program has, where it is kept.
-    #[must_use]
-    pub const fn partial(&self) -> Option<&PartialAnswer> {
-        self.partial.as_ref()
-    }
-
-    /// Why a chunk of the present provider was refused, where it does not continue what the program has.
-    #[must_use]
-    pub const fn seam_error(&self) -> Option<SeamError> {
-        self.seam_error
-    }
-
-    /// Takes note of how many tokens the present provider has written up to here.
-    pub fn count_tokens(&mut self, written: u64) {
-        if self
-            .junction
-            .as_ref()
-            .is_some_and(|junction| junction.anew.is_holding())
-        {
-            // The program does not have that text yet.
-            return;
-        }
-        if let Some(partial) = &mut self.partial {
-            partial.count_tokens(written);
-        }
-    }
-
-    /// From here on another provider's text follows, of whose answer others wrote so many tokens.
-    pub fn go_on(&mut self, junction: Junction, tokens_before: u64) {
-        self.junction = Some(junction);
-        self.seam_error = None;
-        self.usage = None;
-        if let Some(partial) = &mut self.partial {
-            partial.go_on(tokens_before);
-        }
+    /// The same, to be changed.
+    pub const fn frame_mut(&mut self) -> &mut AnswerFrame {
+        &mut self.frame
     }
 
     /// Whether the answer has choices and all of them were ended.
@@ -141,37 +84,21 @@ impl CompletionAnswer {
         !self.choices.is_empty() && self.choices.values().all(|is_finished| *is_finished)
     }
 
-    /// The usage that the server sent last; nothing where it wrote a part of the answer only.
-    fn told_usage(&self) -> Option<&Map<String, Value>> {
-        self.usage.as_ref().filter(|_| self.junction.is_none())
-    }
-
     /// Takes a message; appends what the program gets of it now.
     ///
     /// # Errors
     /// [`ApiFailure`] where it is no part of such an answer.
     pub fn message(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), ApiFailure> {
-        let chunk = self.normalise(message).map_err(chunk_failure)?;
-        match (&mut self.form, chunk) {
-            (_, None) => Ok(()),
-            (Form::Stream { held, .. }, Some(chunk)) => {
-                if let Some(held) = held.take() {
-                    sse::write_chunk(held, out)?;
-                }
-                if chunk.finishes {
-                    *held = Some(chunk.value);
-                    return Ok(());
-                }
-                Ok(sse::write_chunk(chunk.value, out)?)
-            }
-            (
-                Form::Whole {
-                    choices,
-                    extra,
-                    bytes,
-                },
-                Some(chunk),
-            ) => {
+        let Some(chunk) = self.normalise(message).map_err(chunk_failure)? else {
+            return Ok(());
+        };
+        match &mut self.form {
+            Form::Stream(events) => Ok(events.chunk(chunk, out)?),
+            Form::Whole {
+                choices,
+                extra,
+                bytes,
+            } => {
                 *bytes = bytes.saturating_add(message.len());
                 if *bytes > ANSWER_MAX_BYTES {
                     return Err(ApiFailure::provider_failed(
@@ -192,107 +119,45 @@ impl CompletionAnswer {
         if !self.is_finished() {
             return Err(unfinished());
         }
-        let usage = summary.usage_json(self.told_usage());
-        let mut last = self.header();
         match &mut self.form {
-            Form::Stream { include_usage, held } => {
-                last.insert("choices".into(), json!([]));
-                let mut last_chunk = held.take().unwrap_or_else(|| last.clone());
-                if *include_usage {
-                    sse::write_chunk(last_chunk, out)?;
-                    last_chunk = last;
-                    last_chunk.insert("usage".into(), usage);
-                }
-                last_chunk.insert("gristmill".into(), summary.to_json());
-                sse::write_chunk(last_chunk, out)?;
-                out.extend_from_slice(sse::DONE);
-            }
+            Form::Stream(events) => Ok(events.complete(&self.frame, summary, out)?),
             Form::Whole { choices, extra, .. } => {
-                last.append(extra);
+                let mut answer = self.frame.header();
+                answer.append(extra);
                 let choices: Vec<Value> = std::mem::take(choices).into_values().map(Value::from).collect();
-                last.insert("choices".into(), choices.into());
-                last.insert("usage".into(), usage);
-                last.insert("gristmill".into(), summary.to_json());
-                out.extend_from_slice(Value::from(last).to_string().as_bytes());
+                answer.insert("choices".into(), choices.into());
+                answer.insert("usage".into(), summary.usage_json(self.frame.usage()));
+                answer.insert("gristmill".into(), summary.to_json());
+                out.extend_from_slice(Value::from(answer).to_string().as_bytes());
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// The end of a streamed answer that broke off; nothing where the answer was to come whole.
     #[must_use]
     pub fn broken_off(self, failure: &ApiFailure) -> Option<Vec<u8>> {
-        let Form::Stream { held, .. } = self.form else {
+        let Form::Stream(events) = self.form else {
             return None;
         };
         let mut out = Vec::new();
-        if let Some(held) = held {
-            // A choice that had ended has ended, whatever became of the others. One too long is lost with them.
-            let _ = sse::write_chunk(held, &mut out);
-        }
-        sse::write_event(&failure.to_json(), &mut out);
-        out.extend_from_slice(sse::DONE);
+        events.fail(failure, &mut out);
         Some(out)
     }
 
-    fn header(&self) -> Map<String, Value> {
-        let id = self
-            .id
-            .clone()
-            .unwrap_or_else(|| format!("cmpl-{}", self.request_id));
-        Map::from_iter([
-            ("id".to_owned(), json!(id)),
-            ("object".to_owned(), json!("text_completion")),
-            ("created".to_owned(), json!(self.created)),
-            ("model".to_owned(), json!(self.model)),
-        ])
-    }
-
     fn normalise(&mut self, message: &[u8]) -> Result<Option<NormalChunk>, ChunkError> {
-        let mut chunk = match serde_json::from_slice(message) {
-            Ok(Value::Object(chunk)) => chunk,
-            Ok(_) => return Err(ChunkError::Malformed("it is not a JSON object")),
-            Err(_) => return Err(ChunkError::Malformed("it is not JSON")),
-        };
-        match chunk.remove("error") {
-            None | Some(Value::Null) => {}
-            Some(error) => return Err(ChunkError::Failed(error_of_chunk(&error))),
-        }
-        if let Some(Value::Object(usage)) = chunk.remove("usage") {
-            self.usage = Some(usage);
-        }
-        let choices = match chunk.remove("choices") {
-            Some(Value::Array(choices)) => choices,
-            None | Some(Value::Null) => Vec::new(),
-            Some(_) => return Err(ChunkError::Malformed("its choices are not a list")),
-        };
-        if self.id.is_none() {
-            self.take_header(&chunk);
-        }
+        let (chunk, choices) = self.frame.open(message)?;
         let mut finishes = false;
         let mut normal = Vec::with_capacity(choices.len());
         for (position, choice) in choices.into_iter().enumerate() {
-            normal.extend(self.choice(position, choice, &mut finishes)?);
+            let choice = self.choice(position, choice, &mut finishes);
+            normal.extend(self.frame.noted(choice)?);
         }
         if normal.is_empty() {
             return Ok(None);
         }
-        let mut value = self.header();
-        for (name, field) in chunk {
-            if !field.is_null() && !value.contains_key(&name) {
-                value.insert(name, field);
-            }
-        }
-        value.insert("choices".into(), normal.into());
+        let value = self.frame.close(chunk, normal);
         Ok(Some(NormalChunk { value, finishes }))
-    }
-
-    fn take_header(&mut self, chunk: &Map<String, Value>) {
-        let text = chunk.get("id").and_then(Value::as_str);
-        let id = text.filter(|id| !id.is_empty() && id.len() <= 256);
-        self.id = Some(id.map_or_else(|| format!("cmpl-{}", self.request_id), str::to_owned));
-        let created = chunk.get("created").and_then(Value::as_u64);
-        self.created = created.filter(|created| *created > 0).unwrap_or(self.created);
     }
 
     fn choice(
@@ -301,17 +166,7 @@ impl CompletionAnswer {
         choice: Value,
         finishes: &mut bool,
     ) -> Result<Option<Value>, ChunkError> {
-        let Value::Object(mut choice) = choice else {
-            return Err(ChunkError::Malformed("one of its choices is not an object"));
-        };
-        let index = choice
-            .remove("index")
-            .as_ref()
-            .and_then(Value::as_u64)
-            .unwrap_or(position as u64);
-        if index >= COMPLETIONS_MAX {
-            return Err(ChunkError::Malformed("it has more choices than can be asked for"));
-        }
+        let (index, mut choice) = open_choice(position, choice, COMPLETIONS_MAX)?;
         let is_finished = self.choices.entry(index).or_default();
         if *is_finished {
             return Ok(None);
@@ -322,14 +177,13 @@ impl CompletionAnswer {
             Some(_) => return Err(ChunkError::Malformed("the text of a choice is no text")),
         };
         let finish = choice.remove("finish_reason").as_ref().and_then(finish_reason);
-        if let Some(junction) = &mut self.junction {
-            let joined = junction.pass(&text, finish.is_some());
-            text = joined.inspect_err(|error| self.seam_error = Some(*error))?;
+        if let Some(junction) = &mut self.frame.junction {
+            text = junction.pass(&text, finish.is_some())?;
             if text.is_empty() && finish.is_none() {
                 return Ok(None);
             }
         }
-        if let Some(partial) = &mut self.partial {
+        if let Some(partial) = &mut self.frame.partial {
             partial.observe_text(index, &text);
         }
         *is_finished = finish.is_some();

@@ -1,4 +1,4 @@
-//! Brings the chunks of an answer into OpenAI's form, whatever server made them.
+//! Brings the chunks of a chat's answer into OpenAI's form, whatever server made them.
 //!
 //! Strict clients (pydantic-ai, the AI SDK, openai-go) validate every chunk, so each one has the full schema: `id`,
 //! `object`, an integer `created`, `model`, and choices with `index`, `delta` and `finish_reason`. Nulls that break
@@ -6,42 +6,26 @@
 
 use std::collections::BTreeMap;
 
-use gristmill_protocol::job::{JobFailed, RequestId};
+use gristmill_protocol::job::RequestId;
 use serde_json::{Map, Value, json};
-use thiserror::Error;
 
-use crate::core::continuation::{Junction, PartialAnswer, REASONING_FIELDS, SeamError};
+use crate::core::answer_frame::{
+    AnswerFrame, ChunkError, ChunkNames, NormalChunk, finish_reason, open_choice,
+};
+use crate::core::continuation::REASONING_FIELDS;
 use crate::core::request::CHOICES_MAX;
 use crate::core::tool_calls::ToolCalls;
 
-/// Why a message is no part of an answer.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ChunkError {
-    /// It is not a chunk.
-    #[error("the provider sent what is no chunk of an answer: {0}")]
-    Malformed(&'static str),
-    /// It says that the answer failed.
-    #[error("{}", .0.reason)]
-    Failed(JobFailed),
-    /// It does not continue what the program has.
-    #[error(transparent)]
-    Seam(#[from] SeamError),
-}
+const NAMES: ChunkNames = ChunkNames {
+    object: "chat.completion.chunk",
+    id_prefix: "chatcmpl",
+};
 
 /// The state of one answer's normalisation.
 #[derive(Clone, Debug)]
 pub struct Normaliser {
-    request_id: RequestId,
-    model: String,
-    created: u64,
-    id: Option<String>,
+    frame: AnswerFrame,
     choices: BTreeMap<u64, Choice>,
-    usage: Option<Map<String, Value>>,
-    /// What the program has, where that is worth keeping.
-    partial: Option<PartialAnswer>,
-    /// Where the present provider's output joins what others wrote, if it continues an answer.
-    junction: Option<Junction>,
-    seam_error: Option<SeamError>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -51,75 +35,25 @@ struct Choice {
     tool_calls: ToolCalls,
 }
 
-/// A chunk in OpenAI's form.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NormalChunk {
-    /// The JSON object.
-    pub value: Map<String, Value>,
-    /// Whether it ends one of the choices.
-    pub finishes: bool,
-}
-
 impl Normaliser {
     /// For the answer to a request. `now_seconds` is used where the server does not say when it answered.
     #[must_use]
     pub const fn new(request_id: RequestId, model: String, now_seconds: u64) -> Self {
-        let choices = BTreeMap::new();
         Self {
-            request_id,
-            model,
-            created: now_seconds,
-            id: None,
-            choices,
-            usage: None,
-            partial: None,
-            junction: None,
-            seam_error: None,
+            frame: AnswerFrame::new(NAMES, request_id, model, now_seconds),
+            choices: BTreeMap::new(),
         }
     }
 
-    /// The same, keeping what another provider would need to continue the answer.
+    /// What stands around the choices.
     #[must_use]
-    pub fn keeping_text(mut self) -> Self {
-        self.partial = Some(PartialAnswer::default());
-        self
+    pub const fn frame(&self) -> &AnswerFrame {
+        &self.frame
     }
 
-    /// What the program has, where it is kept.
-    #[must_use]
-    pub const fn partial(&self) -> Option<&PartialAnswer> {
-        self.partial.as_ref()
-    }
-
-    /// Why a chunk of the present provider was refused, where it does not continue what the program has.
-    #[must_use]
-    pub const fn seam_error(&self) -> Option<SeamError> {
-        self.seam_error
-    }
-
-    /// Takes note of how many tokens the present provider has written up to here.
-    pub fn count_tokens(&mut self, written: u64) {
-        if self
-            .junction
-            .as_ref()
-            .is_some_and(|junction| junction.anew.is_holding())
-        {
-            // The program does not have that text yet.
-            return;
-        }
-        if let Some(partial) = &mut self.partial {
-            partial.count_tokens(written);
-        }
-    }
-
-    /// From here on another provider's output follows, of whose answer others wrote so many tokens.
-    pub fn go_on(&mut self, junction: Junction, tokens_before: u64) {
-        self.junction = Some(junction);
-        self.seam_error = None;
-        self.usage = None;
-        if let Some(partial) = &mut self.partial {
-            partial.go_on(tokens_before);
-        }
+    /// The same, to be changed.
+    pub const fn frame_mut(&mut self) -> &mut AnswerFrame {
+        &mut self.frame
     }
 
     /// One message of the answer in OpenAI's form; nothing where it has nothing that programs need, such as usage,
@@ -128,70 +62,22 @@ impl Normaliser {
     /// # Errors
     /// [`ChunkError`] where it is no chunk, or one that says that the answer failed.
     pub fn normalise(&mut self, message: &[u8]) -> Result<Option<NormalChunk>, ChunkError> {
-        let mut chunk = match serde_json::from_slice(message) {
-            Ok(Value::Object(chunk)) => chunk,
-            Ok(_) => return Err(ChunkError::Malformed("it is not a JSON object")),
-            Err(_) => return Err(ChunkError::Malformed("it is not JSON")),
-        };
-        match chunk.remove("error") {
-            None | Some(Value::Null) => {}
-            Some(error) => return Err(ChunkError::Failed(error_of_chunk(&error))),
-        }
-        if let Some(Value::Object(usage)) = chunk.remove("usage") {
-            self.usage = Some(usage);
-        }
-        let choices = match chunk.remove("choices") {
-            Some(Value::Array(choices)) => choices,
-            None | Some(Value::Null) => Vec::new(),
-            Some(_) => return Err(ChunkError::Malformed("its choices are not a list")),
-        };
-        if self.id.is_none() {
-            self.take_header(&chunk);
-        }
+        let (chunk, choices) = self.frame.open(message)?;
         let mut finishes = false;
         let mut normal = Vec::with_capacity(choices.len());
         for (position, choice) in choices.into_iter().enumerate() {
-            match self.choice(position, choice, &mut finishes) {
-                Ok(Some(choice)) => normal.push(Value::Object(choice)),
-                Ok(None) => {}
-                Err(error) => {
-                    if let ChunkError::Seam(error) = error {
-                        self.seam_error = Some(error);
-                    }
-                    return Err(error);
-                }
-            }
+            let choice = self.choice(position, choice, &mut finishes);
+            normal.extend(self.frame.noted(choice)?);
         }
         if normal.is_empty() {
             return Ok(None);
         }
-        if let Some(partial) = &mut self.partial {
+        if let Some(partial) = &mut self.frame.partial {
             normal.iter().for_each(|choice| partial.observe_choice(choice));
         }
         normal.iter_mut().for_each(name_reasoning_twice);
-        let mut value = self.header();
-        for (name, field) in chunk {
-            if !field.is_null() && !value.contains_key(&name) {
-                value.insert(name, field);
-            }
-        }
-        value.insert("choices".into(), normal.into());
+        let value = self.frame.close(chunk, normal);
         Ok(Some(NormalChunk { value, finishes }))
-    }
-
-    /// The fields with which every chunk begins.
-    #[must_use]
-    pub fn header(&self) -> Map<String, Value> {
-        let id = self
-            .id
-            .clone()
-            .unwrap_or_else(|| format!("chatcmpl-{}", self.request_id));
-        Map::from_iter([
-            ("id".to_owned(), json!(id)),
-            ("object".to_owned(), json!("chat.completion.chunk")),
-            ("created".to_owned(), json!(self.created)),
-            ("model".to_owned(), json!(self.model)),
-        ])
     }
 
     /// Whether the answer has choices and all of them were ended.
@@ -200,47 +86,13 @@ impl Normaliser {
         !self.choices.is_empty() && self.choices.values().all(|choice| choice.is_finished)
     }
 
-    /// The usage that the server sent last; nothing where it wrote a part of the answer only.
-    #[must_use]
-    pub const fn usage(&self) -> Option<&Map<String, Value>> {
-        match self.junction {
-            None => self.usage.as_ref(),
-            Some(_) => None,
-        }
-    }
-
-    fn take_header(&mut self, chunk: &Map<String, Value>) {
-        let id = chunk
-            .get("id")
-            .and_then(Value::as_str)
-            .filter(|id| !id.is_empty() && id.len() <= 256);
-        self.id = Some(id.map_or_else(|| format!("chatcmpl-{}", self.request_id), str::to_owned));
-        if let Some(created) = chunk
-            .get("created")
-            .and_then(Value::as_u64)
-            .filter(|created| *created > 0)
-        {
-            self.created = created;
-        }
-    }
-
     fn choice(
         &mut self,
         position: usize,
         choice: Value,
         finishes: &mut bool,
-    ) -> Result<Option<Map<String, Value>>, ChunkError> {
-        let Value::Object(mut choice) = choice else {
-            return Err(ChunkError::Malformed("one of its choices is not an object"));
-        };
-        let index = choice
-            .remove("index")
-            .as_ref()
-            .and_then(Value::as_u64)
-            .unwrap_or(position as u64);
-        if index >= CHOICES_MAX {
-            return Err(ChunkError::Malformed("it has more choices than can be asked for"));
-        }
+    ) -> Result<Option<Value>, ChunkError> {
+        let (index, mut choice) = open_choice(position, choice, CHOICES_MAX)?;
         let state = self.choices.entry(index).or_default();
         if state.is_finished {
             return Ok(None);
@@ -253,7 +105,7 @@ impl Normaliser {
         let finish = choice
             .remove("finish_reason")
             .and_then(|reason| finish_reason(&reason));
-        if let Some(junction) = &mut self.junction {
+        if let Some(junction) = &mut self.frame.junction {
             junction.apply(&mut delta, finish.is_some())?;
         }
         let role = delta.remove("role").unwrap_or_else(|| json!("assistant"));
@@ -269,14 +121,14 @@ impl Normaliser {
             };
             let calls = state
                 .tool_calls
-                .normalise(calls, self.request_id.as_str())
+                .normalise(calls, self.frame.request_id().as_str())
                 .map_err(|_| ChunkError::Malformed("it has too many tool calls"))?;
             if !calls.is_empty() {
                 delta.insert("tool_calls".into(), calls.into());
             }
         }
         normal_delta.extend(delta);
-        if self.junction.is_some() && finish.is_none() && normal_delta.is_empty() {
+        if self.frame.junction.is_some() && finish.is_none() && normal_delta.is_empty() {
             return Ok(None);
         }
         state.is_finished = finish.is_some();
@@ -287,7 +139,7 @@ impl Normaliser {
         ]);
         normal.extend(choice.into_iter().filter(|(_, field)| !field.is_null()));
         normal.insert("finish_reason".into(), json!(finish));
-        Ok(Some(normal))
+        Ok(Some(normal.into()))
     }
 }
 
@@ -305,42 +157,10 @@ fn name_reasoning_twice(choice: &mut Value) {
     }
 }
 
-/// Why a choice ended, as one of OpenAI's words: strict clients know no others.
-pub(crate) fn finish_reason(reason: &Value) -> Option<&'static str> {
-    match reason.as_str()? {
-        "" => None,
-        "length" | "max_tokens" => Some("length"),
-        "tool_calls" | "tool_use" => Some("tool_calls"),
-        "content_filter" => Some("content_filter"),
-        "function_call" => Some("function_call"),
-        _ => Some("stop"),
-    }
-}
-
-/// What a server says in an error chunk.
-pub(crate) fn error_of_chunk(error: &Value) -> JobFailed {
-    let text = |name: &str| error.get(name).and_then(Value::as_str);
-    let message = text("message")
-        .or_else(|| error.as_str())
-        .unwrap_or("the provider's engine failed");
-    let status = error
-        .get("code")
-        .and_then(Value::as_u64)
-        .and_then(|code| u16::try_from(code).ok());
-    let status = status
-        .filter(|status| (400..=599).contains(status))
-        .unwrap_or(502);
-    JobFailed::new(
-        status,
-        text("code").unwrap_or("provider_failed"),
-        message,
-        text("param"),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gristmill_protocol::job::JobFailed;
 
     fn normaliser() -> Normaliser {
         Normaliser::new(RequestId::from_random([7; 16]), "guide".into(), 1_800_000_000)
@@ -448,7 +268,7 @@ mod tests {
         let mut normaliser = normaliser();
         let chunk = json!({"choices": [], "usage": {"prompt_tokens": 3}});
         assert_eq!(normaliser.normalise(chunk.to_string().as_bytes()), Ok(None));
-        assert_eq!(normaliser.usage().unwrap()["prompt_tokens"], 3);
+        assert_eq!(normaliser.frame().usage().unwrap()["prompt_tokens"], 3);
     }
 
     #[test]

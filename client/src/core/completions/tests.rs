@@ -1,6 +1,7 @@
 //! Tests of the answers to completions.
 
 use super::*;
+use crate::core::sse;
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::ids::ChannelId;
