@@ -4,6 +4,7 @@
 //! per 64 entries, commits to these numbers, and shows a few of them after the commitment. The specification, byte for
 //! byte, is `docs/PROOF.md`. Everything here is a pure function of its arguments: no clock, no randomness, no floats.
 
+pub mod bookkeeping;
 pub mod chain;
 pub mod commitment;
 pub mod dimension;
@@ -11,4 +12,8 @@ pub mod fold;
 pub mod matrices;
 pub mod permutation;
 pub mod philox;
+pub mod proof;
+pub mod recomputation;
 pub mod residency;
+pub mod transcript;
+pub mod verifier;
