@@ -21,6 +21,8 @@ pub mod fingerprint;
 pub mod inventory;
 #[cfg(feature = "driver")]
 pub mod probe;
+#[cfg(feature = "driver")]
+pub mod prover;
 pub mod readings;
 pub mod score;
 pub mod visibility;
