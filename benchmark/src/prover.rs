@@ -10,11 +10,11 @@ mod control;
 mod fold;
 mod host_fold;
 mod measure;
-// OFFLINE
+pub mod offline;
 mod operands;
 mod precision;
 mod self_check;
-// SHOW
+mod show;
 mod strips;
 mod workload;
 
@@ -25,8 +25,7 @@ pub use budget::{Budget, BudgetError, PowerReading, PowerRule};
 pub use challenge::RunningChallenge;
 pub use control::{AlwaysOpen, Control, Gate, Interruption, Listener, Phase, Progress, StopToken};
 pub use measure::{Measurement, Prover};
-pub use precision::rounding;
-// pub use show::{Challenger, ShowError, show};
+pub use show::{Challenger, ChallengerError, ShowError, show};
 pub use workload::Profile;
 
 /// What kept a device from showing what it can do.

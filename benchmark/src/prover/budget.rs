@@ -207,9 +207,15 @@ mod tests {
         assert_eq!(rule(250_000), Ok(PowerRule::DutyCycle { busy_permille: 500 }));
         assert_eq!(rule(90_000), Ok(PowerRule::DutyCycle { busy_permille: 100 }));
         for too_little in [89_000, 50_000, 10_000, 0] {
-            assert!(matches!(rule(too_little), Err(BudgetError::Power { .. })), "{too_little}");
+            assert!(
+                matches!(rule(too_little), Err(BudgetError::Power { .. })),
+                "{too_little}"
+            );
         }
-        assert_eq!(Budget::default().power_rule(&gpu(None, None)), Ok(PowerRule::AsFastAsItGoes));
+        assert_eq!(
+            Budget::default().power_rule(&gpu(None, None)),
+            Ok(PowerRule::AsFastAsItGoes)
+        );
         for silent in [gpu(None, Some(1)), gpu(Some(1), None)] {
             assert!(matches!(
                 with_power(400_000).power_rule(&silent),
@@ -228,7 +234,10 @@ mod tests {
             let rule = rule(allowed, reading).unwrap();
             let (busy, pause) = (80_000, rule.pause_micros(80_000));
             let average = (450_000 * busy + 50_000 * pause) / (busy + pause);
-            assert!(average <= u64::from(allowed) && average + 1_000 > u64::from(allowed), "{allowed}");
+            assert!(
+                average <= u64::from(allowed) && average + 1_000 > u64::from(allowed),
+                "{allowed}"
+            );
         }
         assert_eq!(PowerRule::AsFastAsItGoes.pause_micros(u64::MAX), 0);
     }

@@ -10,11 +10,10 @@ use super::control::{Control, Phase};
 use super::measure::Prover;
 use super::workload::{Kept, Profile, Workload};
 use super::{ProverError, self_check};
-use crate::challenge::commitment::{Commitment, Opening};
+use crate::challenge::bookkeeping::Bookkeeping;
 use crate::challenge::dimension::Dimension;
 use crate::challenge::matrices::Matrices;
 use crate::challenge::residency::Weights;
-use crate::challenge::{chain, permutation};
 
 /// The longest sleep between two looks at whether the owner wants the prover to stop.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
@@ -24,14 +23,12 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 pub struct RunningChallenge {
     opened: ChallengeOpened,
     workload: Workload,
-    dimension: Dimension,
     power: PowerRule,
-    /// The commitments of each stage that is done, round by round.
-    stages: Vec<Vec<Commitment>>,
+    /// How many stages have begun.
+    stages_begun: usize,
+    book: Bookkeeping,
     /// The results that stay on the device.
     kept: Vec<Kept>,
-    /// The commitments to what stayed.
-    residency: Vec<Commitment>,
 }
 
 impl RunningChallenge {
@@ -48,7 +45,9 @@ impl RunningChallenge {
         let last = parameters.stages.last().map(|stage| stage.precision);
         if last == Some(Precision::Bf16) {
             // Rounded results repeat themselves: they would show more memory than they take.
-            return Err(senseless("its last stage rounds what shall stay in memory".into()));
+            return Err(senseless(
+                "its last stage rounds what shall stay in memory".into(),
+            ));
         }
         prover.fits(dimension, parameters.resident_bytes())?;
         let matrices = Matrices::new(opened.setup_seed.bytes(), dimension);
@@ -60,13 +59,12 @@ impl RunningChallenge {
             workload.convert(first.precision)?;
         }
         Ok(Self {
+            book: Bookkeeping::new(opened.challenge, dimension),
             opened,
             workload,
-            dimension,
             power: prover.power_rule(),
-            stages: Vec::new(),
+            stages_begun: 0,
             kept: Vec::new(),
-            residency: Vec::new(),
         })
     }
 
@@ -81,54 +79,50 @@ impl RunningChallenge {
         control: &Control,
     ) -> Result<Vec<UnitsRoot>, ProverError> {
         let index = stage as usize;
-        let (Some(asked), true) = (
-            self.opened.parameters.stages.get(index).copied(),
-            index == self.stages.len(),
-        ) else {
-            return Err(ProverError::Challenge(format!("stage {stage} is not the next one")));
+        let parameters = &self.opened.parameters;
+        let (Some(asked), true) = (parameters.stages.get(index).copied(), index == self.stages_begun) else {
+            return Err(ProverError::Challenge(format!(
+                "stage {stage} is not the next one"
+            )));
         };
-        let is_last = index + 1 == self.opened.parameters.stages.len();
-        let kept_from = match is_last {
-            true => asked.rounds.saturating_sub(self.opened.parameters.resident_rounds),
+        let kept_from = match index + 1 == parameters.stages.len() {
+            true => asked.rounds.saturating_sub(parameters.resident_rounds),
             false => asked.rounds,
         };
         let phase = Phase::Stage {
             index,
             precision: asked.precision,
         };
-        let mut value = chain::start(self.opened.challenge.bytes(), stage, round_seed.bytes());
-        let mut commitments = Vec::new();
+        self.stages_begun += 1;
+        self.book.begin_stage(round_seed);
+        let mut roots = Vec::new();
         for round in 0..asked.rounds {
             let mut kept = (round >= kept_from).then(Kept::new);
-            let values = self.round(asked.precision, &value, kept.as_mut(), control, &|done, of| {
+            let values = self.round(asked.precision, kept.as_mut(), control, &|done, of| {
                 control.tell(phase, round as usize * of + done, asked.rounds as usize * of);
             })?;
-            let commitment = Commitment::new(chain::commitment_key(&value), &values);
-            value = chain::next(&value, commitment.root());
-            commitments.push(commitment);
+            roots.push(self.book.commit(&values));
             self.kept.extend(kept);
         }
-        let roots = roots(&commitments);
-        self.stages.push(commitments);
         Ok(roots)
     }
 
     fn round(
         &mut self,
         precision: Precision,
-        chain_value: &[u8; 32],
         kept: Option<&mut Kept>,
         control: &Control,
         tell: &dyn Fn(usize, usize),
     ) -> Result<Vec<i32>, ProverError> {
-        let order = permutation::of_round(chain_value, self.dimension);
+        let order = self.book.order();
         let (power, strips) = (self.power, self.workload.strips());
         let mut busy_since = Instant::now();
-        self.workload.round(precision, &order, kept, control, &mut |done| {
-            tell(done, strips);
-            pause(power, busy_since.elapsed(), control);
-            busy_since = Instant::now();
-        })
+        self.workload
+            .round(precision, &order, kept, control, &mut |done| {
+                tell(done, strips);
+                pause(power, busy_since.elapsed(), control);
+                busy_since = Instant::now();
+            })
     }
 
     /// Folds everything that stayed on the device with weights from the nonce, and gives the commitment to each result.
@@ -140,65 +134,33 @@ impl RunningChallenge {
         nonce: &ChallengeSeed,
         control: &Control,
     ) -> Result<Vec<UnitsRoot>, ProverError> {
-        if self.stages.len() != self.opened.parameters.stages.len() {
-            return Err(ProverError::Challenge("a nonce came before the last stage was done".into()));
+        if self.stages_begun != self.opened.parameters.stages.len() {
+            return Err(ProverError::Challenge(
+                "a nonce came before the last stage was done".into(),
+            ));
         }
         let weights = Weights::new(nonce.bytes());
-        let of = self.kept.len();
-        self.residency.clear();
-        for (round, kept) in (0_u32..).zip(&self.kept) {
+        self.book.begin_residency(nonce);
+        let mut roots = Vec::new();
+        for kept in &self.kept {
             let busy_since = Instant::now();
             let values = self.workload.fold_kept(kept, &weights, control)?;
-            self.residency
-                .push(Commitment::new(chain::residency_key(nonce.bytes(), round), &values));
-            control.tell(Phase::Residency, self.residency.len(), of);
+            roots.push(self.book.commit_resident(&values));
+            control.tell(Phase::Residency, roots.len(), self.kept.len());
             pause(self.power, busy_since.elapsed(), control);
         }
-        Ok(roots(&self.residency))
+        Ok(roots)
     }
 
-    /// Opens units of the stages, and of what stayed in memory.
+    /// Opens units of the stages and of what stayed in memory, and gives the bytes of the proof.
     ///
     /// # Errors
     /// [`ProverError::Challenge`] where there is no such unit.
-    pub fn openings(
-        &self,
-        units: &[UnitPosition],
-        resident: &[UnitPosition],
-    ) -> Result<(Vec<Opening>, Vec<Opening>), ProverError> {
-        let of_stage = |unit: &UnitPosition| {
-            let stage = self.stages.get(unit.stage as usize)?;
-            stage.get(unit.round as usize)
-        };
-        let of_residency = |unit: &UnitPosition| self.residency.get(unit.round as usize);
-        Ok((self.open(units, &of_stage)?, self.open(resident, &of_residency)?))
-    }
-
-    /// Each unit's opening, in the order in which they were asked for. Each round's tree is made once.
-    fn open<'commitment>(
-        &'commitment self,
-        units: &[UnitPosition],
-        commitment_of: &dyn Fn(&UnitPosition) -> Option<&'commitment Commitment>,
-    ) -> Result<Vec<Opening>, ProverError> {
-        let mut order: Vec<usize> = (0..units.len()).collect();
-        order.sort_unstable_by_key(|&at| units[at]);
-        let mut openings: Vec<Option<Opening>> = vec![None; units.len()];
-        for same_round in order.chunk_by(|&left, &right| round_of(&units[left]) == round_of(&units[right])) {
-            let missing = || ProverError::Challenge("a unit is asked for that there is none of".into());
-            let commitment = commitment_of(&units[same_round[0]]).ok_or_else(missing)?;
-            let tree = commitment.tree();
-            for &at in same_round {
-                openings[at] = Some(self.unit_of(&units[at]).and_then(|unit| tree.open(unit)).ok_or_else(missing)?);
-            }
-        }
-        Ok(openings.into_iter().flatten().collect())
-    }
-
-    /// The number of a unit in its round.
-    fn unit_of(&self, unit: &UnitPosition) -> Option<usize> {
-        let side = self.dimension.units_per_side();
-        let (row, column) = (unit.row as usize, unit.column as usize);
-        (row < side && column < side).then_some(row * side + column)
+    pub fn prove(&self, units: &[UnitPosition], resident: &[UnitPosition]) -> Result<Vec<u8>, ProverError> {
+        let proof = self.book.prove(units, resident);
+        Ok(proof
+            .map_err(|error| ProverError::Challenge(error.to_string()))?
+            .encode())
     }
 
     /// From now on measures how long the parts of each round take, which slows the rounds a little.
@@ -223,17 +185,6 @@ impl RunningChallenge {
     pub const fn opened(&self) -> &ChallengeOpened {
         &self.opened
     }
-}
-
-const fn round_of(unit: &UnitPosition) -> (u32, u32) {
-    (unit.stage, unit.round)
-}
-
-fn roots(commitments: &[Commitment]) -> Vec<UnitsRoot> {
-    commitments
-        .iter()
-        .map(|commitment| UnitsRoot::from_bytes(*commitment.root()))
-        .collect()
 }
 
 /// Leaves the device alone for as long as the power budget asks after it was busy, or until the owner stops it.

@@ -27,9 +27,7 @@ pub(super) fn unit_values(product: &Tensor) -> Result<Tensor> {
     let rows = unit_rows(product)?;
     let mut sum: Option<Tensor> = None;
     for slice in 0..SLICES {
-        let value = product
-            .narrow(0, slice * rows, rows)?
-            .to_dtype(DType::F32)?;
+        let value = product.narrow(0, slice * rows, rows)?.to_dtype(DType::F32)?;
         let shifted = value.affine(1.0, ROUND_2_POW_11)?;
         let low = value.sub(&shifted.affine(1.0, -ROUND_2_POW_11)?)?;
         // shifted / 2^11 is high + 3 * 2^22: the subtraction is exact.
@@ -85,9 +83,7 @@ fn across_columns(sum: Option<Tensor>) -> Result<Tensor> {
     let Some(sum) = sum else {
         candle_core::bail!("a strip without slices")
     };
-    let multiple = sum
-        .affine(1.0, ROUND_2_POW_18)?
-        .affine(1.0, -ROUND_2_POW_18)?;
+    let multiple = sum.affine(1.0, ROUND_2_POW_18)?.affine(1.0, -ROUND_2_POW_18)?;
     let centred = sum.sub(&multiple)?;
     let columns = centred.dim(D::Minus1)? / SLICES;
     let mut units: Option<Tensor> = None;

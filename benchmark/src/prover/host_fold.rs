@@ -33,12 +33,7 @@ pub(super) fn unit_values(product: &[f32], columns: usize) -> Vec<i32> {
 }
 
 /// Folds a resident strip with the weights of a nonce.
-pub(super) fn resident_unit_values(
-    low: &[u8],
-    high: &[u8],
-    columns: usize,
-    weights: &Weights,
-) -> Vec<i32> {
+pub(super) fn resident_unit_values(low: &[u8], high: &[u8], columns: usize, weights: &Weights) -> Vec<i32> {
     let rows = low.len() / columns / SLICES;
     fold_rows(rows, columns, |row, sums| {
         sums.fill(0.0);
@@ -62,7 +57,12 @@ pub(super) fn resident_unit_values(
     reason = "the values are integers below 2^24, and their low bytes are what is wanted"
 )]
 pub(super) fn low_bytes(product: &[f32]) -> (Vec<u8>, Vec<u8>) {
-    let bytes = |shift: u32| product.iter().map(|&value| (value as i32 >> shift) as u8).collect();
+    let bytes = |shift: u32| {
+        product
+            .iter()
+            .map(|&value| (value as i32 >> shift) as u8)
+            .collect()
+    };
     (bytes(0), bytes(8))
 }
 

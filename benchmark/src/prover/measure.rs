@@ -117,11 +117,7 @@ impl Prover {
 
     /// Matrices on the device, cut into strips by what is known of its speed.
     pub(super) fn workload(&self, matrices: &Matrices, control: &Control) -> Result<Workload, ProverError> {
-        let strips = strips::strips(
-            matrices.dimension(),
-            self.speed,
-            budget::strip_bytes(self.memory),
-        );
+        let strips = strips::strips(matrices.dimension(), self.speed, budget::strip_bytes(self.memory));
         Workload::prepare(matrices, strips, &self.device, control)
     }
 
@@ -132,7 +128,8 @@ impl Prover {
     pub fn measure(&mut self, control: &Control) -> Result<Measurement, ProverError> {
         let mut rows = FIRST_ROWS;
         let (dimension, mut workload, matrices) = loop {
-            let dimension = Dimension::new(rows).map_err(|error| ProverError::Challenge(error.to_string()))?;
+            let dimension =
+                Dimension::new(rows).map_err(|error| ProverError::Challenge(error.to_string()))?;
             self.fits(dimension, dimension.resident_bytes())?;
             let matrices = Matrices::new(&SEED, dimension);
             let mut workload = self.workload(&matrices, control)?;
@@ -213,7 +210,8 @@ impl Prover {
                 .throughput
                 .iter()
                 .map(|measured| Throughput {
-                    multiply_adds_per_second: (measured.multiply_adds_per_second / 100 * CLAIMED_PERCENT).max(1),
+                    multiply_adds_per_second: (measured.multiply_adds_per_second / 100 * CLAIMED_PERCENT)
+                        .max(1),
                     ..*measured
                 })
                 .collect(),

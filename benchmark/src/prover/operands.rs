@@ -138,12 +138,20 @@ mod tests {
             for place in 0..strip.rows() {
                 matrices.row_of_a(strip.row_of_a(place, dimension), &mut expected);
                 let row = &a[strip.first_row() + place];
-                assert!(row.iter().zip(&expected).all(|(&is, &should)| is == f32::from(should)));
+                assert!(
+                    row.iter()
+                        .zip(&expected)
+                        .all(|(&is, &should)| is == f32::from(should))
+                );
             }
         }
         for column in 0..dimension.rows() {
             matrices.column_of_b(column, &mut expected);
-            assert!(b.iter().zip(&expected).all(|(row, &should)| row[column] == f32::from(should)));
+            assert!(
+                b.iter()
+                    .zip(&expected)
+                    .all(|(row, &should)| row[column] == f32::from(should))
+            );
         }
     }
 

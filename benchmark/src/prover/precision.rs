@@ -5,8 +5,6 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Result, Tensor, cuda};
 use gristmill_protocol::hardware::Precision;
 
-use crate::challenge::fold::Rounding;
-
 /// Held from setting candle's switch to starting the product: the switch is one for the whole process, and several
 /// devices may be in different stages.
 static SWITCH: Mutex<()> = Mutex::new(());
@@ -16,15 +14,6 @@ pub(super) const fn dtype(precision: Precision) -> DType {
     match precision {
         Precision::F32 | Precision::Tf32 => DType::F32,
         Precision::Bf16 => DType::BF16,
-    }
-}
-
-/// What happens to each exact sum.
-#[must_use]
-pub const fn rounding(precision: Precision) -> Rounding {
-    match precision {
-        Precision::F32 | Precision::Tf32 => Rounding::Exact,
-        Precision::Bf16 => Rounding::Bfloat16,
     }
 }
 

@@ -6,14 +6,15 @@
 
 use gristmill_protocol::hardware::Precision;
 
+use super::ProverError;
 use super::control::{Control, Phase};
 use super::strips::Strip;
 use super::workload::Workload;
-use super::{ProverError, precision};
 use crate::challenge::dimension::Dimension;
-use crate::challenge::fold::{Unit, unit_value};
+use crate::challenge::fold::{Rounding, unit_value};
 use crate::challenge::matrices::Matrices;
 use crate::challenge::permutation;
+use crate::challenge::recomputation::Recomputation;
 
 /// Units that are compared in each strip that is looked at: 64 entries each.
 const UNITS: usize = 16;
@@ -36,13 +37,16 @@ pub(super) fn check(
     let mut strips = vec![0, last / 2, last];
     strips.dedup();
     control.tell(Phase::Checking(precision), 0, strips.len());
+    let mut exact = Recomputation::new(*matrices);
+    let rounding = Rounding::from(precision);
     let computed = workload.some_strips(precision, &order, &strips, control)?;
     for (at, (strip, values)) in computed.into_iter().enumerate() {
         control.check()?;
         for number in 0..UNITS {
             let (row, column) = position(strip, number, dimension);
             let is = values.get(row * dimension.units_per_side() + column);
-            let should = exact_unit(matrices, &order, strip.first_unit_row + row, column, precision);
+            let sums = exact.unit(strip.first_unit_row + row, column, &order);
+            let should = unit_value(&sums.map(|row| row.map(|sum| rounding.apply(sum))));
             if is != Some(&should) {
                 return Err(ProverError::Inexact {
                     precision,
@@ -60,37 +64,4 @@ fn position(strip: Strip, number: usize, dimension: Dimension) -> (usize, usize)
     let (rows, columns) = (strip.unit_rows - 1, dimension.units_per_side() - 1);
     let spread = |range: usize, step: usize| (range * (number * step % UNITS)) / (UNITS - 1);
     (spread(rows, 1), spread(columns, 11))
-}
-
-/// The value of a unit by exact integers.
-pub(super) fn exact_unit(
-    matrices: &Matrices,
-    order: &[u32],
-    unit_row: usize,
-    unit_column: usize,
-    precision: Precision,
-) -> i32 {
-    let dimension = matrices.dimension();
-    let side = dimension.units_per_side();
-    let rounding = precision::rounding(precision);
-    let mut entries = vec![0_i8; dimension.rows()];
-    let columns: [Vec<i8>; 8] = std::array::from_fn(|slice| {
-        matrices.column_of_b(unit_column + slice * side, &mut entries);
-        order.iter().map(|&row| entries[row as usize]).collect()
-    });
-    let mut unit: Unit = [[0; 8]; 8];
-    for (slice, sums) in unit.iter_mut().enumerate() {
-        matrices.row_of_a(unit_row + slice * side, &mut entries);
-        for (sum, column) in sums.iter_mut().zip(&columns) {
-            *sum = rounding.apply(dot(&entries, column));
-        }
-    }
-    unit_value(&unit)
-}
-
-fn dot(left: &[i8], right: &[i8]) -> i32 {
-    left.iter()
-        .zip(right)
-        .map(|(&left, &right)| i32::from(left) * i32::from(right))
-        .sum()
 }

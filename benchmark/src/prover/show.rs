@@ -10,10 +10,10 @@ use gristmill_protocol::hardware::{ChallengeOpened, ChallengeRequest, ChallengeS
 use gristmill_protocol::ids::ChallengeId;
 use thiserror::Error;
 
+use super::ProverError;
 use super::challenge::RunningChallenge;
 use super::control::{Control, Interruption};
 use super::measure::Prover;
-use super::ProverError;
 
 /// How often the owner is heard while a coordinator is waited for.
 const LISTEN: Duration = Duration::from_millis(50);
@@ -118,9 +118,12 @@ pub async fn show(
                 }
                 ChallengeStep::Ready
             }
-            NextStep::Stage { stage, round_seed, .. } => {
+            NextStep::Stage {
+                stage, round_seed, ..
+            } => {
                 let control = control.clone();
-                let work = move |challenge: &mut RunningChallenge| challenge.stage(stage, &round_seed, &control);
+                let work =
+                    move |challenge: &mut RunningChallenge| challenge.stage(stage, &round_seed, &control);
                 let roots = with(&mut running, "a stage", work).await?;
                 ChallengeStep::StageCommitment { stage, roots }
             }
@@ -131,7 +134,9 @@ pub async fn show(
                 ChallengeStep::ResidencyCommitment { roots }
             }
             NextStep::Open {
-                units, resident_units, ..
+                units,
+                resident_units,
+                ..
             } => {
                 let work = move |challenge: &mut RunningChallenge| challenge.prove(&units, &resident_units);
                 let proof = with(&mut running, "openings", work).await?;

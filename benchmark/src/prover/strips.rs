@@ -61,7 +61,12 @@ mod tests {
     fn strips_cover_every_row_once_at_every_speed() {
         for rows in [256, 1024, 16_384] {
             let dimension = Dimension::new(rows).unwrap();
-            for (speed, memory) in [(0, u64::MAX), (1, 0), (50_000_000_000, u64::MAX), (u64::MAX, u64::MAX)] {
+            for (speed, memory) in [
+                (0, u64::MAX),
+                (1, 0),
+                (50_000_000_000, u64::MAX),
+                (u64::MAX, u64::MAX),
+            ] {
                 let mut seen = vec![false; dimension.rows()];
                 let mut next = 0;
                 for strip in strips(dimension, speed, memory) {

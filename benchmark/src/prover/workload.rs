@@ -243,7 +243,10 @@ fn on_host<T>(tensor: &Tensor, fold: impl Fn(&[f32], usize) -> T) -> Result<Opti
     Ok(Some(fold(&values[start..end], columns)))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "unit values are integers of at most 2^23")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "unit values are integers of at most 2^23"
+)]
 fn to_host(units: &Tensor) -> Result<Vec<i32>, ProverError> {
     let values = units.flatten_all()?.to_vec1::<f32>()?;
     Ok(values.into_iter().map(|value| value as i32).collect())

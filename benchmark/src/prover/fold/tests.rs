@@ -108,7 +108,17 @@ proptest! {
 fn extremes_fold_as_integers() {
     let dimension = Dimension::SMALLEST;
     let entries = dimension.rows() * dimension.rows();
-    for entry in [0, 1, -1, 1_024, -1_024, 3_072, LIMIT - 1, 1 - LIMIT, LIMIT - 1_024] {
+    for entry in [
+        0,
+        1,
+        -1,
+        1_024,
+        -1_024,
+        3_072,
+        LIMIT - 1,
+        1 - LIMIT,
+        LIMIT - 1_024,
+    ] {
         let result = vec![entry; entries];
         let weights = Weights {
             low: [255; 8],
@@ -119,7 +129,11 @@ fn extremes_fold_as_integers() {
             assert_eq!(units[0], fold(&result, dimension, Rounding::Exact)[0], "{entry}");
             let (low, high) = low_bytes(&strip).unwrap();
             let units = integers(&resident_unit_values(&low, &high, &weights).unwrap());
-            assert_eq!(units[0], residency::fold(&result, dimension, &weights)[0], "{entry}");
+            assert_eq!(
+                units[0],
+                residency::fold(&result, dimension, &weights)[0],
+                "{entry}"
+            );
         }
     }
 }
