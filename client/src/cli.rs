@@ -1,4 +1,4 @@
-//! `gristmill client`: serve, chat, models, keys, usage, balance, witness.
+//! `gristmill client`: serve, chat, models, providers, keys, usage, balance, witness.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -16,9 +16,11 @@ use crate::settings::{ConnectionArguments, FileSection, ServeArguments, Settings
 
 mod balance;
 mod chat;
+mod directory;
 mod events;
 mod keys;
 mod models;
+mod providers;
 mod running_proxy;
 mod usage;
 
@@ -43,6 +45,14 @@ pub enum Command {
     /// List the models on offer
     #[command(after_help = "Example:\n  gristmill client models")]
     Models(ModelsArguments),
+    /// List who offers something, and which hardware of theirs is verified
+    #[command(
+        after_help = "Examples:\n  gristmill client providers\n  gristmill client providers --json\n\n\
+                            To ask only those whose hardware is verified, send the field \
+                            \"gristmill\": {\"only_verified\": true} or the header \
+                            x-gristmill-only-verified: true with a request."
+    )]
+    Providers(ProvidersArguments),
     /// Keys for programs, each with what it may spend and how often it may ask
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -64,6 +74,13 @@ pub enum Command {
 /// The arguments of `gristmill client models`.
 #[derive(Debug, Args)]
 pub struct ModelsArguments {
+    #[command(flatten)]
+    connection: ConnectionArguments,
+}
+
+/// The arguments of `gristmill client providers`.
+#[derive(Debug, Args)]
+pub struct ProvidersArguments {
     #[command(flatten)]
     connection: ConnectionArguments,
 }
@@ -94,6 +111,7 @@ pub async fn run(
         }
         Command::Chat(chat) => (chat.connection.clone(), Some(Rest::Chat(chat))),
         Command::Models(models) => (models.connection, Some(Rest::Models)),
+        Command::Providers(providers) => (providers.connection, Some(Rest::Providers)),
         Command::Balance(balance) => (balance.connection, None),
         Command::Keys(keys) => return keys::run(keys, data_dir, json, &mut io::stdout()),
         Command::Usage(usage) => return usage::show(&usage, data_dir, json, &mut io::stdout()),
@@ -114,6 +132,7 @@ pub async fn run(
     match rest {
         Some(Rest::Chat(chat)) => Box::pin(chat::ask(chat, settings, data_dir, json)).await,
         Some(Rest::Models) => models::show(&settings, data_dir, json).await,
+        Some(Rest::Providers) => providers::show(&settings, data_dir, json).await,
         None => balance::show(&settings, data_dir, json).await,
     }
 }
@@ -122,6 +141,7 @@ pub async fn run(
 enum Rest {
     Chat(ChatArguments),
     Models,
+    Providers,
 }
 
 async fn serve(settings: Settings, data_dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
@@ -216,6 +236,7 @@ mod tests {
         assert!(parse(&["chat"]).is_err());
         for line in [
             &["models"][..],
+            &["providers"],
             &["balance"],
             &["keys", "create", "ci", "--cap", "2.5", "--per", "day"],
             &["usage", "--by", "key", "--csv"],

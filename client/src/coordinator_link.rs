@@ -84,7 +84,7 @@ impl CoordinatorLink {
             channel_limit_max: Credits::MAX,
             channel_life_max_ms: u64::MAX,
         });
-        Self {
+        let link = Self {
             client,
             mesh,
             wallet,
@@ -93,6 +93,15 @@ impl CoordinatorLink {
             terms: watch::Sender::new(remembered),
             state: watch::Sender::new(LinkState::Unknown),
             listings_asked: AsyncMutex::new(None),
+        };
+        link.trust_certificates();
+        link
+    }
+
+    /// Believes the certificates of hardware of the coordinator's keys, as far as these are known.
+    fn trust_certificates(&self) {
+        if let Some(known) = self.client.known_keys().borrow().as_ref() {
+            self.mesh.trust_certificates(known.keys());
         }
     }
 
@@ -131,6 +140,7 @@ impl CoordinatorLink {
     /// Joins, and looks after it until told to stop.
     pub(crate) async fn run(self: Arc<Self>, stopping: CancellationToken) {
         let mut known = BTreeSet::new();
+        let mut keys = self.client.known_keys();
         loop {
             let joined = tokio::select! {
                 () = stopping.cancelled() => return,
@@ -149,9 +159,15 @@ impl CoordinatorLink {
                     () = self.look_again_early() => {}
                 }
             }
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+            let pause = tokio::time::sleep(pause);
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = &mut pause => break,
+                    // The wallet asks for the keys too, when it meets an unknown one.
+                    Ok(()) = keys.changed() => self.trust_certificates(),
+                }
             }
         }
     }
@@ -182,6 +198,7 @@ impl CoordinatorLink {
 
     async fn join(&self, known: &mut BTreeSet<String>) -> Result<(), CoordinatorCallError> {
         let network = self.client.network().await?;
+        self.trust_certificates();
         let terms = Terms {
             coordinator: network.log.account,
             distrust: None,

@@ -21,6 +21,7 @@ pub mod models;
 pub mod normaliser;
 pub mod overrides;
 pub mod passthrough;
+pub mod providers;
 pub mod quote;
 pub mod request;
 pub mod request_rate;

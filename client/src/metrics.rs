@@ -12,6 +12,7 @@ use gristmill_telemetry::genai::{GenAiMetrics, Operation, Side};
 use gristmill_telemetry::{Counter, Family, Gauge, Registry};
 
 use crate::core::finished_request::FinishedRequest;
+use crate::core::providers::{HardwareSums, Verification};
 use crate::market::Market;
 use crate::wallet::lock;
 
@@ -50,6 +51,9 @@ pub(crate) struct Metrics {
     requests: GenAiMetrics,
     cost: Family<Label, Counter>,
     breakers: Family<Label, Gauge>,
+    providers: Family<Label, Gauge>,
+    verified_devices: Gauge,
+    verified_memory: Gauge,
     running: Gauge,
     witness_alarms: Gauge,
     spent_today: Gauge,
@@ -67,6 +71,9 @@ impl Metrics {
             requests,
             cost: Family::default(),
             breakers: Family::default(),
+            providers: Family::default(),
+            verified_devices: Gauge::default(),
+            verified_memory: Gauge::default(),
             running: Gauge::default(),
             witness_alarms: Gauge::default(),
             spent_today: Gauge::default(),
@@ -82,6 +89,16 @@ impl Metrics {
             metrics.cost.clone(),
         );
         for (name, help, gauge) in [
+            (
+                "gristmill_verified_devices",
+                "Devices of providers on offer whose certificate holds now",
+                &metrics.verified_devices,
+            ),
+            (
+                "gristmill_verified_memory_bytes",
+                "Memory that those devices have shown",
+                &metrics.verified_memory,
+            ),
             (
                 "gristmill_running_requests",
                 "Requests that run now",
@@ -109,6 +126,11 @@ impl Metrics {
             "gristmill_circuit_breakers",
             "Providers that were asked something, by the state of their circuit breaker",
             metrics.breakers.clone(),
+        );
+        registry.register(
+            "gristmill_providers_on_offer",
+            "Providers on offer, by whether their hardware is verified",
+            metrics.providers.clone(),
         );
         for (name, help, counter) in [
             (
@@ -185,6 +207,7 @@ impl Metrics {
                 .get_or_create(&[("state", state.to_owned())])
                 .set(count);
         }
+        self.look_at_hardware(market, now_ms);
         let alarms = market.link.witness().status().alarms.len();
         self.witness_alarms.set(i64::try_from(alarms).unwrap_or(i64::MAX));
         let running = market.running();
@@ -198,6 +221,24 @@ impl Metrics {
             let news = exporter.dropped().saturating_sub(self.dropped_spans.get());
             self.dropped_spans.inc_by(news);
         }
+    }
+
+    /// Counts who is on offer, and what of their hardware is verified.
+    fn look_at_hardware(&self, market: &Market, now_ms: u64) {
+        let coordinator = market.link.terms().map(|terms| terms.coordinator);
+        let sums = market
+            .mesh
+            .with_board(|board| HardwareSums::of(board, coordinator, market.account, now_ms));
+        for (verification, count) in [
+            (Verification::Verified, sums.verified),
+            (Verification::Unverified, sums.unverified),
+        ] {
+            self.providers
+                .get_or_create(&[("hardware", verification.name().to_owned())])
+                .set(count);
+        }
+        self.verified_devices.set(sums.devices);
+        self.verified_memory.set(sums.memory_bytes);
     }
 }
 

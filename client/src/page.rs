@@ -55,6 +55,7 @@ const ASSETS: &[Asset] = &[
     asset!("/page/chart.js", SCRIPT, "chart.js"),
     asset!("/page/event_stream.js", SCRIPT, "event_stream.js"),
     asset!("/page/format.js", SCRIPT, "format.js"),
+    asset!("/page/hardware.js", SCRIPT, "hardware.js"),
     asset!("/page/tables.js", SCRIPT, "tables.js"),
 ];
 

@@ -83,6 +83,7 @@ impl Proxy {
             .route("/v1/rerank", direct(JobKind::Rerank))
             .route("/v1/models", get(directory::models))
             .route("/v1/models/{*id}", get(directory::model))
+            .route("/v1/providers", get(directory::providers))
             .route("/v1/witness", get(directory::witness))
             .route("/v1/usage", get(usage::report))
             .route("/v1/usage/requests", get(usage::requests))

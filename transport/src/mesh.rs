@@ -269,6 +269,12 @@ impl Mesh {
         self.shared.insert(sealed, (self.clock)())
     }
 
+    /// Believes the certificates of hardware in listings that these keys sign, instead of those of the keys before. Until
+    /// this is called nobody's hardware is verified on the board.
+    pub fn trust_certificates(&self, keys: &LogKeys) {
+        self.shared.trust(keys.clone(), (self.clock)());
+    }
+
     /// Watches a log: what its keys signed, and evidence against it, is heard by this peer and forwarded to others, for
     /// as long as the feed lives. A log has one feed; the newest one takes the place of those before.
     #[must_use]

@@ -3,25 +3,24 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use anyhow::Context as _;
-use gristmill_protocol::board::Board;
 use gristmill_protocol::credits::Credits;
-use gristmill_protocol::identity::Keypair;
 use gristmill_protocol::usage::Unit;
 use gristmill_service::cli::{align_right, plain, table};
 use gristmill_service::clock::unix_ms;
-use gristmill_transport::CoordinatorClient;
 
+use super::directory;
 use super::running_proxy::RunningProxy;
-use crate::core::models::{ModelList, ModelView, models_on_offer};
+use crate::core::models::{ModelView, models_on_offer};
 use crate::settings::Settings;
 
 pub(super) async fn show(settings: &Settings, data_dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let list = match RunningProxy::find(settings, data_dir).await? {
         Some(proxy) => proxy.models().await?,
-        None => directory(settings).await?,
+        None => {
+            let (board, coordinator) = directory::read(settings).await?;
+            models_on_offer(&board, Some(coordinator), None, unix_ms())
+        }
     };
     if json {
         writeln!(io::stdout(), "{}", serde_json::to_string(&list)?)?;
@@ -34,20 +33,29 @@ pub(super) async fn show(settings: &Settings, data_dir: &Path, json: bool) -> an
         )?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = table(&["MODEL", "FOR", "CONTEXT", "INPUT", "OUTPUT", "PROVIDERS"]);
+    let mut table = table(&[
+        "MODEL",
+        "FOR",
+        "CONTEXT",
+        "INPUT",
+        "OUTPUT",
+        "PROVIDERS",
+        "VERIFIED",
+    ]);
     for model in &list.data {
         table.add_row(row(model));
     }
-    align_right(&mut table, &[2, 3, 4, 5]);
+    align_right(&mut table, &[2, 3, 4, 5, 6]);
     writeln!(io::stdout(), "{}", table.trim_fmt())?;
     writeln!(
         io::stderr(),
-        "Prices are in credits per million tokens, those of the cheapest offer."
+        "Prices are in credits per million tokens, those of the cheapest offer. Verified: how many of the providers \
+         have shown their hardware ('gristmill client providers')."
     )?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(model: &ModelView) -> [String; 6] {
+fn row(model: &ModelView) -> [String; 7] {
     let kinds: Vec<String> = model.kinds.iter().map(ToString::to_string).collect();
     let price = |unit| {
         plain(
@@ -67,22 +75,6 @@ fn row(model: &ModelView) -> [String; 6] {
         price(Unit::InputToken),
         price(Unit::OutputToken),
         model.providers.to_string(),
+        model.verified_providers.to_string(),
     ]
-}
-
-/// What the coordinator has heard of, each listing verified; for this no account is needed.
-async fn directory(settings: &Settings) -> anyhow::Result<ModelList> {
-    let nobody = Keypair::from_secret(&rand::random());
-    let client = CoordinatorClient::new(&settings.coordinator, None, nobody, Arc::new(unix_ms))?;
-    let coordinator = client
-        .coordinator()
-        .await
-        .context("no client serves here, and the network can't be asked")?;
-    let mut board = Board::default();
-    for sealed in client.listings().await? {
-        if let Err(error) = board.insert(&sealed, unix_ms()) {
-            tracing::debug!(%error, "a listing of the coordinator's directory is invalid");
-        }
-    }
-    Ok(models_on_offer(&board, Some(coordinator), None, unix_ms()))
 }

@@ -9,6 +9,7 @@ use reqwest::header::AUTHORIZATION;
 use serde::Deserialize;
 
 use crate::core::models::ModelList;
+use crate::core::providers::ProviderList;
 use crate::keys::owner_key;
 use crate::settings::Settings;
 
@@ -88,6 +89,16 @@ impl RunningProxy {
             .json()
             .await
             .context("the client's answer is no list of models")
+    }
+
+    /// Who offers something.
+    pub(super) async fn providers(&self) -> anyhow::Result<ProviderList> {
+        let request = self.keyed(self.http.get(format!("{}/v1/providers", self.base)));
+        let answer = checked(request.send().await.context("the client does not answer")?).await?;
+        answer
+            .json()
+            .await
+            .context("the client's answer is no list of providers")
     }
 
     /// Asks for a chat completion.

@@ -32,6 +32,9 @@ pub struct ModelView {
     pub price: PriceView,
     /// How many providers offer it.
     pub providers: usize,
+    /// How many of those have verified hardware.
+    #[serde(default)]
+    pub verified_providers: usize,
 }
 
 /// A price and its unit.
@@ -88,13 +91,16 @@ pub fn models_on_offer(
         .filter(|listing| account != Some(listing.provider));
     for listing in payable {
         let created = listing.issued_at_ms / 1_000;
+        let is_verified = board.certificates(&listing.provider, now_ms).next().is_some();
         let mut counted = BTreeSet::new();
         for offer in &listing.offers {
             let cost = reference_cost(&offer.price);
             let (cheapest, model) = models
                 .entry(&offer.model)
                 .or_insert_with(|| (cost, view(offer, created)));
-            model.providers += usize::from(counted.insert(&offer.model));
+            let is_first = counted.insert(&offer.model);
+            model.providers += usize::from(is_first);
+            model.verified_providers += usize::from(is_first && is_verified);
             model.kinds.insert(offer.kind);
             model.created = model.created.min(created);
             model.context_length = model.context_length.max(offer.context_length);
@@ -144,6 +150,7 @@ fn view(offer: &Offer, created: u64) -> ModelView {
         context_length: offer.context_length,
         price: price_view(&offer.price),
         providers: 0,
+        verified_providers: 0,
     }
 }
 
@@ -159,7 +166,10 @@ mod tests {
     use super::*;
     use gristmill_protocol::identity::Keypair;
     use gristmill_protocol::listing::{Listing, PrivacyTier};
+    use gristmill_protocol::log::checkpoint::LogKeys;
     use serde_json::json;
+
+    use crate::core::providers::tests::{COORDINATOR, certificate};
 
     const NOW: u64 = 1_800_000_000_000;
 
@@ -189,7 +199,11 @@ mod tests {
             offers: offers.iter().map(offer).collect(),
             slots: 1,
             free_slots: 1,
-            certificates: vec![],
+            certificates: if byte == 2 {
+                vec![certificate(byte, 1, NOW)]
+            } else {
+                vec![]
+            },
         };
         board
             .insert(&listing.seal(&Keypair::from_secret(&[byte; 32])).unwrap(), NOW)
@@ -200,6 +214,7 @@ mod tests {
     fn a_model_is_listed_once_with_its_best_price() {
         let (chat, embeddings) = (JobKind::ChatCompletions, JobKind::Embeddings);
         let mut board = Board::default();
+        board.trust(LogKeys::new(account(COORDINATOR)), NOW);
         post(
             &mut board,
             1,
@@ -220,6 +235,7 @@ mod tests {
             json!({
                 "id": "guide", "object": "model", "created": NOW / 1_000 - 2, "owned_by": "gristmill",
                 "kinds": ["chat_completions", "embeddings"], "context_length": 1_024, "providers": 2,
+                "verified_providers": 1,
                 "price": {"currency": "microcredits", "constant": 0,
                     "per_million": {"input_token": 7_000, "output_token": 7_000}},
             })

@@ -82,8 +82,8 @@ fn excluded(constraint: Constraint, model: &str, constraints: &Constraints) -> A
             "the provider that the request names does not offer '{model}' now, or can't honour all of its fields"
         )),
         Constraint::OnlyVerified => unavailable(format!(
-            "no provider of '{model}' has a hardware certificate, which only_verified asks for; this network issues \
-             none yet"
+            "no provider of '{model}' that fits has a hardware certificate that holds now, which only_verified asks \
+             for; 'gristmill client providers' shows who has one"
         )),
     };
     failure.at(&format!("gristmill.{}", constraint.field()))

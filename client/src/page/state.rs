@@ -15,6 +15,7 @@ use crate::coordinator_link::LinkState;
 use crate::core::calendar::Day;
 use crate::core::keys::Program;
 use crate::core::models::{ModelView, models_on_offer};
+use crate::core::providers::{ProviderView, providers_on_offer};
 use crate::core::records::Standing;
 use crate::core::usage_report::GroupBy;
 use crate::market::Market;
@@ -67,6 +68,8 @@ struct Offers {
     providers_on_offer: usize,
     /// By name; at most [`MODELS_MAX`].
     models: Vec<ModelEntry>,
+    /// Those on offer with what they have shown of their hardware, the verified ones first; at most [`PROVIDERS_MAX`].
+    hardware: Vec<ProviderView>,
 }
 
 /// A model on offer and how fast it begins.
@@ -201,9 +204,7 @@ fn offers(
         .filter(|listing| coordinator.is_none_or(|it| listing.coordinators.contains(&it)))
         .filter(|listing| listing.provider != account);
     let mut fastest: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut providers_on_offer = 0;
     for listing in payable {
-        providers_on_offer += 1;
         let measured = records
             .get(&listing.provider)
             .and_then(|(_, seen)| seen.first_output_ms);
@@ -216,9 +217,12 @@ fn offers(
         }
     }
     let models = models_on_offer(board, coordinator, Some(account), now_ms).data;
+    let mut providers = providers_on_offer(board, coordinator, Some(account), now_ms);
+    providers.data.truncate(PROVIDERS_MAX);
     Offers {
         models_on_offer: models.len(),
-        providers_on_offer,
+        providers_on_offer: providers.total,
+        hardware: providers.data,
         models: models
             .into_iter()
             .take(MODELS_MAX)

@@ -12,6 +12,7 @@ use crate::coordinator_link::LinkState;
 use crate::core::failure::ApiFailure;
 use crate::core::models::{ModelList, models_on_offer};
 use crate::core::near_names::near_names;
+use crate::core::providers::providers_on_offer;
 use crate::proxy::Proxy;
 use crate::proxy::answer::{failure_response, json_body};
 
@@ -37,6 +38,18 @@ fn on_offer(proxy: &Proxy) -> ModelList {
 /// `GET /v1/models`.
 pub(super) async fn models(State(proxy): State<Arc<Proxy>>) -> Response {
     json_response(&on_offer(&proxy))
+}
+
+/// `GET /v1/providers`: who offers something, and which hardware of theirs is verified.
+pub(super) async fn providers(State(proxy): State<Arc<Proxy>>) -> Response {
+    let market = &proxy.market;
+    let coordinator = market.link.terms().map(|terms| terms.coordinator);
+    let now_ms = (market.clock)();
+    json_response(
+        &market
+            .mesh
+            .with_board(|board| providers_on_offer(board, coordinator, Some(market.account), now_ms)),
+    )
 }
 
 /// `GET /v1/models/{id}`. Names of models may have slashes.

@@ -136,7 +136,7 @@ mod tests {
                 ("post", _) => union(&[&of_all, &keyed, &reading, &quoting, &running]),
                 (_, "/v1/models/{id}") => union(&[&of_all, &keyed, &bad, &unknown]),
                 (_, "/v1/usage" | "/v1/usage/requests") => union(&[&of_all, &keyed, &bad]),
-                (_, "/v1/models" | "/v1/witness" | "/metrics") => union(&[&of_all, &keyed]),
+                (_, "/v1/models" | "/v1/providers" | "/v1/witness" | "/metrics") => union(&[&of_all, &keyed]),
                 (_, "/readyz") => union(&[&of_all, &unready]),
                 _ => of_all.clone(),
             };

@@ -32,7 +32,12 @@ async fn commands_work_through_a_running_client() {
     let (listen, coordinator) = (market.address().to_string(), market.coordinator.http_url());
     let place = ["--listen", &listen, "--coordinator", &coordinator];
     let data_dir = market.client_directory.path();
-    for line in [&["chat", "What is Gristmill?"][..], &["models"], &["balance"]] {
+    for line in [
+        &["chat", "What is Gristmill?"][..],
+        &["models"],
+        &["providers"],
+        &["balance"],
+    ] {
         let code = run(&[line, &place].concat(), data_dir).await.unwrap();
         assert!(is_success(code), "{line:?}");
     }
@@ -75,7 +80,7 @@ async fn commands_work_without_a_running_client() {
     };
     tokio::time::timeout(PATIENCE, heard).await.unwrap();
     assert_eq!(provider.jobs.borrow().len(), 1);
-    for line in [&["models"][..], &["balance"]] {
+    for line in [&["models"][..], &["providers"], &["balance"]] {
         assert!(
             is_success(run(&[line, &place].concat(), data_dir).await.unwrap()),
             "{line:?}"

@@ -19,6 +19,7 @@ mod errors;
 mod failover;
 mod failures;
 mod guard;
+mod hardware;
 mod harness;
 mod hedging;
 mod idempotency;

@@ -50,6 +50,9 @@ async fn prometheus_reads_durations_tokens_cost_and_breakers() {
         "gristmill_witness_alarms 0".to_owned(),
         "gristmill_budget_alarm 0".to_owned(),
         "gristmill_running_requests 0".to_owned(),
+        "gristmill_providers_on_offer{hardware=\"verified\"} 0".to_owned(),
+        "gristmill_providers_on_offer{hardware=\"unverified\"} 1".to_owned(),
+        "gristmill_verified_devices 0".to_owned(),
     ] {
         assert!(
             answer.text.lines().any(|found| found == line),

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use gristmill_protocol::board::{Board, Insertion};
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::listing::ListingError;
+use gristmill_protocol::log::checkpoint::LogKeys;
 use libp2p::Multiaddr;
 use tokio::sync::watch;
 
@@ -41,6 +42,15 @@ impl Shared {
             self.board_changed();
         }
         Ok(insertion)
+    }
+
+    /// Believes the certificates of hardware that these keys sign.
+    pub(super) fn trust(&self, keys: LogKeys, now_ms: u64) {
+        self.board
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .trust(keys, now_ms);
+        self.board_changed();
     }
 
     /// Forgets expired listings.

@@ -45,6 +45,19 @@ export function speed(tokensPerSecond) {
   return tokensPerSecond < 10 ? tokensPerSecond.toFixed(1) : count(Math.round(tokensPerSecond));
 }
 
+/** Bytes in gibibytes with one digit, rounded down: nobody is shown more than was shown. */
+export function bytes(number) {
+  return `${(Math.floor((number / 2 ** 30) * 10) / 10).toFixed(1)} GiB`;
+}
+
+/** Multiply-adds per second in words, rounded down to three digits. */
+export function rate(perSecond) {
+  const [unit, name] = perSecond < 1e12 ? [1e9, "billion/s"] : [1e12, "trillion/s"];
+  const shown = perSecond / unit;
+  const digits = shown < 10 ? 100 : shown < 100 ? 10 : 1;
+  return `${counts.format(Math.floor(shown * digits) / digits)} ${name}`;
+}
+
 /** A Unix time in milliseconds on the reader's own clock, sortable by eye. */
 export function localTime(milliseconds) {
   const time = new Date(milliseconds);

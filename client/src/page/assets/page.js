@@ -6,6 +6,7 @@ import { firstDay, lastDays, spendingChart } from "./chart.js";
 import {
   amount, count, counted, credits, duration, kinds, localTime, price, shortAccount, speed,
 } from "./format.js";
+import { hardwareColumns, hardwareRows } from "./hardware.js";
 import { element, say, showFacts, showTable } from "./tables.js";
 
 const REFRESH_MS = 5_000;
@@ -100,6 +101,7 @@ const modelColumns = [
   { label: "Credits per million tokens", cell: (model) => price(model.price) },
   { label: "Context", number: true, cell: (model) => count(model.context_length) },
   { label: "Providers", number: true, cell: (model) => count(model.providers) },
+  { label: "Verified", number: true, cell: (model) => count(model.verified_providers) },
   { label: "First output after", number: true, cell: (model) => duration(model.first_output_ms) },
 ];
 
@@ -234,6 +236,17 @@ function showProviders({ providers }) {
   }
 }
 
+function showHardware({ hardware, providers_on_offer: known }) {
+  if (!changed("hardware", [hardware, known])) {
+    return;
+  }
+  const note = byId("hardware-note");
+  showTable(byId("hardware-table"), hardwareColumns, hardwareRows(hardware), note, "Nobody offers anything now.");
+  if (known > hardware.length) {
+    note.textContent = `${count(hardware.length)} of ${count(known)} are shown, the verified ones first.`;
+  }
+}
+
 function showRequests(requests) {
   if (changed("requests", requests)) {
     showTable(byId("requests-table"), requestColumns, requests, byId("requests-note"),
@@ -299,6 +312,7 @@ function show({ days, requests }) {
   showStatus(state);
   showModels(state);
   showProviders(state);
+  showHardware(state);
   showSpending(state.now_ms, days);
   showRequests(requests);
   say(byId("version"), `Gristmill ${state.version}`);
