@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::Health;
+
 /// By which interface a device computes. The order is the order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -43,6 +45,12 @@ pub struct Device {
     /// The driver's lasting name for this very device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
+    /// The UUID of the GPU that this is an instance (MIG) of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_uuid: Option<String>,
+    /// The maker's serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
     /// Memory that it computes in, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_total_bytes: Option<u64>,
@@ -55,6 +63,9 @@ pub struct Device {
     /// Threads that this process may run at once on a processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<u32>,
+    /// What a processor has for multiplying matrices, such as `avx2`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
     /// Version of the driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver_version: Option<String>,
@@ -73,6 +84,9 @@ pub struct Device {
     /// Power that it may draw at most, in milliwatts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_limit_milliwatts: Option<u32>,
+    /// What could be out of order.
+    #[serde(default, skip_serializing_if = "Health::is_unknown")]
+    pub health: Health,
     /// Whether this build of the program can compute on it.
     pub usable: bool,
 }
@@ -120,6 +134,33 @@ impl Inventory {
 }
 
 impl Device {
+    /// A device of which nothing is known but what it is.
+    #[must_use]
+    pub fn new(kind: DeviceKind, index: u32, name: &str, vendor: &str) -> Self {
+        Self {
+            kind,
+            index,
+            name: name.to_owned(),
+            vendor: vendor.to_owned(),
+            uuid: None,
+            parent_uuid: None,
+            serial: None,
+            memory_total_bytes: None,
+            memory_free_bytes: None,
+            cores: None,
+            threads: None,
+            features: Vec::new(),
+            driver_version: None,
+            compute_capability: None,
+            utilization_percent: None,
+            temperature_celsius: None,
+            power_milliwatts: None,
+            power_limit_milliwatts: None,
+            health: Health::default(),
+            usable: false,
+        }
+    }
+
     /// One line: kind, index, name, memory.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -147,7 +188,8 @@ impl Device {
         let cores = match (self.cores, self.threads) {
             (Some(cores), Some(threads)) => format!("{cores} cores, {threads} threads"),
             (None, Some(threads)) => format!("{threads} threads"),
-            (_, None) => unknown(),
+            (Some(cores), None) => format!("{cores} cores"),
+            (None, None) => unknown(),
         };
         let compute = self
             .compute_capability
@@ -200,18 +242,12 @@ fn gibibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readings::{CpuReading, Support, cpu_device};
+    use crate::readings::Support;
 
     fn device(kind: DeviceKind, index: u32, usable: bool) -> Device {
-        let reading = CpuReading {
-            name: format!("{kind} {index}"),
-            ..CpuReading::default()
-        };
         Device {
-            kind,
-            index,
             usable,
-            ..cpu_device(&reading)
+            ..Device::new(kind, index, &format!("{kind} {index}"), "")
         }
     }
 

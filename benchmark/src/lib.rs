@@ -18,6 +18,7 @@ pub mod challenge;
 #[cfg(feature = "driver")]
 pub mod cli;
 pub mod fingerprint;
+pub mod health;
 pub mod inventory;
 #[cfg(feature = "driver")]
 pub mod probe;

@@ -1,116 +1,57 @@
-//! Reads the machine: NVML for NVIDIA GPUs, the operating system for the rest. Nothing here decides.
+//! Reads the machine: NVML or `nvidia-smi` for NVIDIA GPUs, the files of the amdgpu driver, `system_profiler` on Macs,
+//! the operating system for the rest. Nothing here decides.
 
-use nvml_wrapper::Nvml;
-use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
-use nvml_wrapper::error::NvmlError;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use crate::inventory::{Host, Inventory};
-use crate::readings::{
-    CpuReading, CudaEnvironment, NvmlReading, NvmlReadings, Support, apple_gpu, cpu_device, cuda_devices,
-};
+use crate::readings::processor::CpuReading;
+use crate::readings::{CudaEnvironment, Readings, Support};
 
-/// NVML's `NVML_DEVICE_MIG_ENABLE`.
-const MIG_ENABLED: u32 = 1;
+mod amd;
+mod apple;
+mod command;
+mod nvidia;
+
+/// Which kinds of device this build can compute on.
+#[must_use]
+pub fn support() -> Support {
+    Support {
+        cuda: candle_core::utils::cuda_is_available(),
+        metal: candle_core::utils::metal_is_available(),
+    }
+}
 
 /// Takes the inventory of this machine. What cannot be read is a note in it, never a failure.
 ///
-/// Loads the NVIDIA driver's library, which can take a second: call it outside of async tasks.
+/// Loads the NVIDIA driver's library, which can take a second, and where that is not there may run programs of the
+/// drivers, for ten seconds at most each: call it outside of async tasks.
 #[must_use]
 pub fn inventory() -> Inventory {
-    let support = Support {
-        cuda: candle_core::utils::cuda_is_available(),
-        metal: candle_core::utils::metal_is_available(),
-    };
-    let host = Host {
-        operating_system: System::long_os_version().unwrap_or_else(|_| std::env::consts::OS.to_owned()),
-        architecture: std::env::consts::ARCH.to_owned(),
-    };
-    let environment = CudaEnvironment {
-        visible_devices: std::env::var("CUDA_VISIBLE_DEVICES").ok(),
-        device_order: std::env::var("CUDA_DEVICE_ORDER").ok(),
-    };
+    crate::readings::inventory(&readings(), support())
+}
+
+/// Reads this machine, and makes nothing of it.
+#[must_use]
+pub fn readings() -> Readings {
     let mut notes = Vec::new();
-    let readings = read_nvml(&mut notes);
-    let (mut devices, cuda_notes) = cuda_devices(&readings, &environment, support);
-    notes.extend(cuda_notes);
-    let cpu = cpu_device(&read_cpu(&mut notes));
-    if cfg!(target_os = "macos") {
-        devices.extend(apple_gpu(&host, &cpu, support));
-    }
-    devices.push(cpu);
-    Inventory::new(host, devices, notes)
-}
-
-fn read_nvml(notes: &mut Vec<String>) -> NvmlReadings {
-    let nvml = match Nvml::init() {
-        Ok(nvml) => nvml,
-        // No library, no driver: a machine without an NVIDIA GPU.
-        Err(NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound) => return NvmlReadings::default(),
-        Err(error) => {
-            notes.push(format!(
-                "NVML is installed but does not start: {error}; see whether nvidia-smi works"
-            ));
-            return NvmlReadings::default();
-        }
-    };
-    let count = nvml.device_count().unwrap_or_else(|error| {
-        notes.push(format!("NVML does not tell how many GPUs there are: {error}"));
-        0
-    });
-    let devices = (0..count).map(|index| read_gpu(&nvml, index, notes)).collect();
-    NvmlReadings {
-        driver_version: nvml.sys_driver_version().ok(),
-        devices,
-    }
-}
-
-/// One GPU. A lost one keeps its place, so that the indexes of the others stay true.
-fn read_gpu(nvml: &Nvml, index: u32, notes: &mut Vec<String>) -> NvmlReading {
-    let device = match nvml.device_by_index(index) {
-        Ok(device) => device,
-        Err(error) => {
-            notes.push(format!("NVML cannot open GPU {index}: {error}"));
-            return NvmlReading::default();
-        }
-    };
-    let memory = told(device.memory_info(), index, "memory", notes);
-    NvmlReading {
-        name: told(device.name(), index, "name", notes),
-        uuid: told(device.uuid(), index, "UUID", notes),
-        memory_total_bytes: memory.as_ref().map(|memory| memory.total),
-        memory_free_bytes: memory.as_ref().map(|memory| memory.free),
-        compute_capability: told(
-            device.cuda_compute_capability(),
-            index,
-            "compute capability",
-            notes,
-        )
-        .map(|capability| (capability.major, capability.minor)),
-        utilization_percent: told(device.utilization_rates(), index, "utilization", notes)
-            .map(|rates| rates.gpu),
-        temperature_celsius: told(
-            device.temperature(TemperatureSensor::Gpu),
-            index,
-            "temperature",
-            notes,
-        ),
-        power_milliwatts: told(device.power_usage(), index, "power", notes),
-        power_limit_milliwatts: told(device.enforced_power_limit(), index, "power limit", notes),
-        split: told(device.mig_mode(), index, "MIG mode", notes)
-            .is_some_and(|mode| mode.current == MIG_ENABLED),
-    }
-}
-
-/// An answer of NVML. "Not supported" and functions older libraries lack are normal; other errors are noted.
-fn told<T>(answer: Result<T, NvmlError>, index: u32, what: &str, notes: &mut Vec<String>) -> Option<T> {
-    match answer {
-        Ok(value) => Some(value),
-        Err(NvmlError::NotSupported | NvmlError::FunctionNotFound | NvmlError::FailedToLoadSymbol(_)) => None,
-        Err(error) => {
-            notes.push(format!("NVML does not tell the {what} of GPU {index}: {error}"));
-            None
-        }
+    let nvidia = nvidia::read(&mut notes);
+    let amd = amd::read(&mut notes);
+    let apple = apple::read(&mut notes);
+    let cpu = read_cpu(&mut notes);
+    Readings {
+        host: Host {
+            operating_system: System::long_os_version().unwrap_or_else(|_| std::env::consts::OS.to_owned()),
+            architecture: std::env::consts::ARCH.to_owned(),
+        },
+        environment: CudaEnvironment {
+            visible_devices: std::env::var("CUDA_VISIBLE_DEVICES").ok(),
+            device_order: std::env::var("CUDA_DEVICE_ORDER").ok(),
+        },
+        nvidia,
+        amd,
+        apple,
+        cpu,
+        notes,
     }
 }
 
@@ -143,10 +84,41 @@ fn read_cpu(notes: &mut Vec<String>) -> CpuReading {
         vendor: cpu.map(|cpu| cpu.vendor_id().to_owned()).unwrap_or_default(),
         cores,
         threads,
+        features: features().into_iter().map(str::to_owned).collect(),
         memory_total_bytes: system.total_memory(),
         memory_available_bytes: system.available_memory(),
         container_memory_bytes: system
             .cgroup_limits()
             .map(|limits| (limits.total_memory, limits.free_memory)),
     }
+}
+
+/// What the processor has for multiplying matrices.
+fn features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    let found = [
+        ("avx", std::arch::is_x86_feature_detected!("avx")),
+        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+        ("fma", std::arch::is_x86_feature_detected!("fma")),
+        ("f16c", std::arch::is_x86_feature_detected!("f16c")),
+        ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
+        ("avx512vnni", std::arch::is_x86_feature_detected!("avx512vnni")),
+    ];
+    #[cfg(target_arch = "aarch64")]
+    let found = [
+        ("neon", std::arch::is_aarch64_feature_detected!("neon")),
+        ("fp16", std::arch::is_aarch64_feature_detected!("fp16")),
+        ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
+        ("bf16", std::arch::is_aarch64_feature_detected!("bf16")),
+        ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
+        ("sve", std::arch::is_aarch64_feature_detected!("sve")),
+    ];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let found: [(&str, bool); 0] = [];
+    found
+        .into_iter()
+        .filter(|(_, is_there)| *is_there)
+        .map(|(name, _)| name)
+        .collect()
 }
