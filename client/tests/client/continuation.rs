@@ -15,7 +15,7 @@ use reqwest::Response;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::harness::{Answer, Market, PATIENCE, chat_body, unix_ms};
+use crate::harness::{Answer, Market, PATIENCE, chat_body, unix_ms, with};
 use crate::provider::{JobRecord, Script, Setup, Step, TestProvider};
 use crate::strict_reader::{Read, understood};
 use crate::writer::{PROMPT, Tokens, WithPartial, Writer, words};
@@ -435,10 +435,7 @@ async fn what_nobody_can_write_on_ends_with_a_nested_error() {
         let second = market
             .provider(setup(100, &capabilities), Writer::of(TEXT).script())
             .await;
-        let mut body = exact("guide");
-        body.as_object_mut()
-            .unwrap()
-            .extend(fields.as_object().unwrap().clone());
+        let body = with(exact("guide"), fields);
         let read = chatted(&market, &body).await;
         assert_eq!(read.error["code"], "provider_failed", "{what}: {read:?}");
         assert!(

@@ -127,13 +127,21 @@ impl Market {
     }
 }
 
+/// A JSON object with more fields, or others.
+pub fn with(mut object: Value, fields: Value) -> Value {
+    let Value::Object(fields) = fields else {
+        panic!("no fields: {fields}")
+    };
+    object.as_object_mut().unwrap().extend(fields);
+    object
+}
+
 /// A chat request with more fields.
 pub fn chat_body(fields: Value) -> Value {
-    let mut body = json!({"model": "guide", "messages": [{"role": "user", "content": "What is Gristmill?"}]});
-    body.as_object_mut()
-        .unwrap()
-        .extend(fields.as_object().unwrap().clone());
-    body
+    with(
+        json!({"model": "guide", "messages": [{"role": "user", "content": "What is Gristmill?"}]}),
+        fields,
+    )
 }
 
 /// An answer over HTTP.
@@ -180,14 +188,50 @@ impl Answer {
 
     /// The data of every event of a stream, after checking that it is one.
     pub fn events(&self) -> Vec<String> {
+        events(self.stream())
+    }
+
+    /// The chunks of a stream, without its `[DONE]`.
+    pub fn chunks(&self) -> Vec<Value> {
+        let mut events = self.events();
+        assert_eq!(events.pop().as_deref(), Some("[DONE]"));
+        events
+            .iter()
+            .map(|event| serde_json::from_str(event).unwrap())
+            .collect()
+    }
+
+    /// The data of every event of a stream whose events have names, which are checked. `comment` may stand before one.
+    pub fn named_events(&self, comment: &str) -> Vec<Value> {
+        let stream = self.stream();
+        assert!(stream.ends_with("\n\n"));
+        let read = |block: &str| {
+            let (name, data) = block.trim_start_matches(comment).split_once('\n').unwrap();
+            let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+            assert_eq!(name.strip_prefix("event: "), data["type"].as_str());
+            data
+        };
+        stream.split_terminator("\n\n").map(read).collect()
+    }
+
+    /// The text, after checking that it is said to be a stream.
+    fn stream(&self) -> &str {
         assert_eq!(
             self.header("content-type"),
             "text/event-stream; charset=utf-8",
             "{}",
             self.text
         );
-        events(&self.text)
+        &self.text
     }
+}
+
+/// The names of events that have some.
+pub fn names(events: &[Value]) -> Vec<&str> {
+    events
+        .iter()
+        .map(|event| event["type"].as_str().unwrap())
+        .collect()
 }
 
 /// The data of every event, each of which is one `data:` line and a blank one; comments stand before them.

@@ -4,7 +4,7 @@ use gristmill_protocol::job::{JobFailed, JobKind};
 use gristmill_protocol::listing::Capability;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Market};
+use crate::harness::{Answer, Market, with};
 use crate::provider::{Script, Setup, Step, words};
 
 const COMPLETIONS: &str = "/v1/completions";
@@ -12,15 +12,6 @@ const COMPLETIONS: &str = "/v1/completions";
 /// A chunk of a completion.
 fn piece(index: u64, text: &str, finish: Option<&str>) -> String {
     json!({"choices": [{"index": index, "text": text, "finish_reason": finish}]}).to_string()
-}
-
-fn chunks(answer: &Answer) -> Vec<Value> {
-    let mut events = answer.events();
-    assert_eq!(events.pop().as_deref(), Some("[DONE]"));
-    events
-        .iter()
-        .map(|event| serde_json::from_str(event).unwrap())
-        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +45,7 @@ async fn a_prompt_is_completed_whole_and_streamed() {
     let mut streamed = body.clone();
     streamed["stream"] = json!(true);
     streamed["stream_options"] = json!({"include_usage": true});
-    let chunks = chunks(&market.post(COMPLETIONS, &streamed).await);
+    let chunks = market.post(COMPLETIONS, &streamed).await.chunks();
     let text: String = chunks
         .iter()
         .filter_map(|chunk| chunk.pointer("/choices/0/text")?.as_str())
@@ -199,7 +190,7 @@ async fn a_completion_that_breaks_off_ends_with_a_nested_error() {
             .provider(Setup::of_kind(JobKind::Completions), script)
             .await;
         let body = json!({"model": "guide", "prompt": "Tell", "stream": true});
-        let chunks = chunks(&market.post(COMPLETIONS, &body).await);
+        let chunks = market.post(COMPLETIONS, &body).await.chunks();
         assert_eq!(chunks[0]["choices"][0]["text"], "Once");
         assert!(
             chunks.last().unwrap()["error"]["message"].is_string(),
@@ -220,10 +211,7 @@ async fn embeddings_come_as_they_were_asked_for() {
     };
     let plain = market.provider(cheap, script()).await;
     let ask = async |fields: Value| {
-        let mut body = json!({"model": "guide", "input": "a"});
-        body.as_object_mut()
-            .unwrap()
-            .extend(fields.as_object().unwrap().clone());
+        let body = with(json!({"model": "guide", "input": "a"}), fields);
         market.post("/v1/embeddings", &body).await
     };
     let answer = ask(json!({})).await.json();

@@ -7,35 +7,10 @@ use gristmill_protocol::listing::Capability;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::harness::{Answer, Market, STARTER};
+use crate::harness::{Answer, Market, STARTER, names, with};
 use crate::provider::{Script, Setup, Step, finish, text, words};
 
 const MESSAGES: &str = "/v1/messages";
-
-/// The events of a stream, whose names are checked.
-fn events(answer: &Answer) -> Vec<Value> {
-    assert_eq!(
-        answer.header("content-type"),
-        "text/event-stream; charset=utf-8",
-        "{}",
-        answer.text
-    );
-    let read = |block: &str| {
-        let (name, data) = block.split_once('\n').unwrap();
-        let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
-        assert_eq!(name.strip_prefix("event: "), data["type"].as_str());
-        data
-    };
-    assert!(answer.text.ends_with("\n\n"));
-    answer.text.split_terminator("\n\n").map(read).collect()
-}
-
-fn names(events: &[Value]) -> Vec<&str> {
-    events
-        .iter()
-        .map(|event| event["type"].as_str().unwrap())
-        .collect()
-}
 
 /// The type and the message of a failure, after checking its shape.
 fn error(answer: &Answer) -> (u16, String, String) {
@@ -49,12 +24,17 @@ fn error(answer: &Answer) -> (u16, String, String) {
     (answer.status, text("type"), text("param"))
 }
 
+/// The events of a stream; no comments stand in it.
+fn events(answer: &Answer) -> Vec<Value> {
+    answer.named_events("")
+}
+
 fn ask(fields: Value) -> Value {
-    let mut body = json!({"model": "guide", "max_tokens": 50, "messages": [{"role": "user", "content": "What is Gristmill?"}]});
-    body.as_object_mut()
-        .unwrap()
-        .extend(fields.as_object().unwrap().clone());
-    body
+    let messages = json!([{"role": "user", "content": "What is Gristmill?"}]);
+    with(
+        json!({"model": "guide", "max_tokens": 50, "messages": messages}),
+        fields,
+    )
 }
 
 fn calls_weather() -> Script {
@@ -267,11 +247,7 @@ async fn an_end_has_anthropics_words() {
             json!("###"),
         ),
     ] {
-        let mut choice = json!({"index": 0, "delta": {}, "finish_reason": finish});
-        choice
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
+        let choice = with(json!({"index": 0, "delta": {}, "finish_reason": finish}), more);
         let steps = vec![
             Step::Say(text("A"), 1),
             Step::Say(json!({"choices": [choice]}).to_string(), 1),

@@ -4,49 +4,22 @@ use gristmill_protocol::job::JobFailed;
 use gristmill_protocol::listing::Capability;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Market};
+use crate::harness::{Answer, Market, names, with};
 use crate::provider::{Script, Setup, Step, finish, text, words};
 
 const RESPONSES: &str = "/v1/responses";
 
-/// The events of a stream, whose names and places in the sequence are checked.
+/// The events of a stream, whose places in the sequence are checked.
 fn events(answer: &Answer) -> Vec<Value> {
-    assert_eq!(
-        answer.header("content-type"),
-        "text/event-stream; charset=utf-8",
-        "{}",
-        answer.text
-    );
-    let read = |(place, block): (usize, &str)| {
-        let block = block.trim_start_matches(": ping\n");
-        let (name, data) = block.split_once('\n').unwrap();
-        let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
-        assert_eq!(name.strip_prefix("event: "), data["type"].as_str());
-        assert_eq!(data["sequence_number"], place);
-        data
-    };
-    assert!(answer.text.ends_with("\n\n"));
-    answer
-        .text
-        .split_terminator("\n\n")
-        .enumerate()
-        .map(read)
-        .collect()
-}
-
-fn names(events: &[Value]) -> Vec<&str> {
+    let events = answer.named_events(": ping\n");
+    for (place, event) in events.iter().enumerate() {
+        assert_eq!(event["sequence_number"], place);
+    }
     events
-        .iter()
-        .map(|event| event["type"].as_str().unwrap())
-        .collect()
 }
 
 fn ask(fields: Value) -> Value {
-    let mut body = json!({"model": "guide", "input": "What is Gristmill?"});
-    body.as_object_mut()
-        .unwrap()
-        .extend(fields.as_object().unwrap().clone());
-    body
+    with(json!({"model": "guide", "input": "What is Gristmill?"}), fields)
 }
 
 fn able(capabilities: Vec<Capability>) -> Setup {

@@ -34,16 +34,6 @@ use tokio::sync::Notify;
 use crate::harness::{Answer, Market, STARTER, chat_body, events};
 use crate::provider::{Script, Setup, Step, finish, text, words};
 
-/// The chunks of a stream, without its `[DONE]`.
-fn chunks(answer: &Answer) -> Vec<Value> {
-    let mut events = answer.events();
-    assert_eq!(events.pop().as_deref(), Some("[DONE]"));
-    events
-        .iter()
-        .map(|event| serde_json::from_str(event).unwrap())
-        .collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_fails_before_its_first_word_has_a_status() {
     let market = Market::start().await;
@@ -79,7 +69,7 @@ async fn a_choice_without_an_end_is_an_error() {
         Step::Say(finish(), 2),
     ];
     let provider = market.provider(setup, Script::Run(steps)).await;
-    let chunks = chunks(&market.chat(json!({"stream": true, "n": 2})).await);
+    let chunks = market.chat(json!({"stream": true, "n": 2})).await.chunks();
     assert_eq!(
         chunks.last().unwrap()["error"]["code"],
         "provider_failed",
@@ -133,7 +123,7 @@ async fn chunks_of_a_careless_server_are_whole() {
     let answer = market
         .chat(json!({"stream": true, "stream_options": {"include_usage": true}}))
         .await;
-    let chunks = chunks(&answer);
+    let chunks = answer.chunks();
     let id = chunks[0]["id"].clone();
     for chunk in &chunks {
         assert_eq!(
@@ -210,7 +200,7 @@ async fn parts_of_tool_calls_have_an_index_and_say_their_name_once() {
     let answer = market
         .chat(json!({"stream": true, "tools": [{"type": "function", "function": {"name": "weather"}}]}))
         .await;
-    let chunks = chunks(&answer);
+    let chunks = answer.chunks();
     let calls: Vec<&Value> = chunks
         .iter()
         .filter_map(|chunk| chunk.pointer("/choices/0/delta/tool_calls/0"))
