@@ -180,7 +180,7 @@ pub(super) const fn working_bytes(dimension: Dimension, memory: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readings::{CpuReading, cpu_device};
+    use crate::readings::processor::{CpuReading, cpu_device};
 
     fn gpu(idle: Option<u32>, limit: Option<u32>) -> Device {
         Device {
