@@ -125,6 +125,13 @@ impl Reference {
         }
     }
 
+    /// Takes the nearest entries from -most to most: what hardware of fewer bits would multiply.
+    pub fn clamp(&mut self, most: i16) {
+        for entry in self.rows.iter_mut().chain(&mut self.columns) {
+            *entry = (*entry).clamp(-most, most);
+        }
+    }
+
     /// The exact result of a round whose permutation is `order`, its rows one after the other.
     #[must_use]
     pub fn result(&self, order: &[u32]) -> Vec<i32> {

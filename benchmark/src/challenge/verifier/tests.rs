@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::challenge::bookkeeping::Bookkeeping;
-use crate::challenge::recomputation::Reference;
+use crate::challenge::recomputation::{Recomputation, Reference};
 use crate::challenge::transcript::StageTranscript;
-use crate::challenge::{fold, residency};
+use crate::challenge::{fold, permutation, residency};
 
 const STAGES: [(Precision, u32); 2] = [(Precision::Bf16, 2), (Precision::F32, 3)];
 const RESIDENT: u32 = 2;
@@ -280,6 +280,27 @@ fn a_wrong_value_is_found_where_it_is_opened() {
             );
         }
         other => panic!("{other:?}"),
+    }
+}
+
+/// Made by `benchmark/scripts/verify_tile.py` with numpy 2.4.6: seed 0, 1, 2, ..., chain value 7, 7, ..., nonce 9, 9, ...
+#[test]
+fn units_have_the_values_that_numpy_finds() {
+    let seed = std::array::from_fn(|at| u8::try_from(at).unwrap());
+    for (rows, row, column, exact, rounded, resident) in [
+        (256, 31, 0, -326116, 925200, -591351),
+        (4096, 100, 200, 97345, 108229, -441778),
+        (16384, 2047, 1024, 102541, 43036, 1622267),
+    ] {
+        let dimension = Dimension::new(rows).unwrap();
+        let order = permutation::of_round(&[7; 32], dimension);
+        let sums = Recomputation::new(Matrices::new(&seed, dimension)).unit(row, column, &order);
+        assert_eq!(unit_value(&sums), exact);
+        assert_eq!(
+            unit_value(&sums.map(|row| row.map(|sum| Rounding::Bfloat16.apply(sum)))),
+            rounded
+        );
+        assert_eq!(Weights::new(&[9; 32]).unit_value(&sums), resident);
     }
 }
 
