@@ -33,26 +33,35 @@ impl Matrices {
         self.dimension
     }
 
-    /// Writes a row of A. What lies beyond the shorter of `row` and the matrix is left as it is.
+    /// Writes the beginning of a row of A, as much as `row` has room for.
     pub fn row_of_a(&self, index: usize, row: &mut [i8]) {
         self.expand(MATRIX_A, index, row);
     }
 
-    /// Writes a column of B, before its rows are permuted. What lies beyond the shorter of `column` and the matrix
-    /// is left as it is.
+    /// Writes the beginning of a column of B, before its rows are permuted, as much as `column` has room for.
     pub fn column_of_b(&self, index: usize, column: &mut [i8]) {
         self.expand(MATRIX_B_TRANSPOSED, index, column);
     }
 
     fn expand(&self, matrix: u64, row: usize, entries: &mut [i8]) {
+        let block = |number| self.block([number, row as u64, matrix, 0]);
+        let (whole, rest) = entries.as_chunks_mut();
+        let last = whole.len() as u64 + 1;
+        for (number, part) in (1..).zip(whole) {
+            *part = block(number);
+        }
+        if !rest.is_empty() {
+            rest.copy_from_slice(&block(last)[..rest.len()]);
+        }
+    }
+
+    /// All of a block at once, so that the compiler does it with vectors.
+    fn block(&self, counter: [u64; 4]) -> [i8; BLOCK_BYTES] {
         let max = self.dimension.max_entry();
         let steps = 2 * u16::from(max) + 1;
-        for (block, part) in (1_u64..).zip(entries.chunks_mut(BLOCK_BYTES)) {
-            let bytes = self.key.block_bytes([block, row as u64, matrix, 0]);
-            for (entry, byte) in part.iter_mut().zip(bytes) {
-                *entry = entry_of_byte(byte, steps, max);
-            }
-        }
+        self.key
+            .block_bytes(counter)
+            .map(|byte| entry_of_byte(byte, steps, max))
     }
 }
 
@@ -64,7 +73,7 @@ impl Matrices {
 )]
 #[inline]
 const fn entry_of_byte(byte: u8, steps: u16, max: u8) -> i8 {
-    (((byte as u16 * steps) >> 8) as u8).wrapping_sub(max) as i8
+    (((byte as u16).wrapping_mul(steps) >> 8) as u8).wrapping_sub(max) as i8
 }
 
 #[cfg(test)]
@@ -97,6 +106,18 @@ mod tests {
         assert_eq!(row.iter().map(|&entry| i64::from(entry)).sum::<i64>(), -1420);
         matrices.column_of_b(7, &mut row);
         assert_eq!(row[4088..], [17, 12, 6, -16, 4, -9, 19, -8]);
+    }
+
+    #[test]
+    fn parts_of_a_row_are_its_beginning() {
+        let matrices = Matrices::new(&[3; 32], Dimension::SMALLEST);
+        let mut whole = [0; 256];
+        matrices.row_of_a(9, &mut whole);
+        for length in [0, 1, 31, 32, 33, 255] {
+            let mut part = vec![0; length];
+            matrices.row_of_a(9, &mut part);
+            assert_eq!(part, whole[..length]);
+        }
     }
 
     #[test]

@@ -15,8 +15,10 @@ const KEPT_MAX_BYTES: usize = 32 << 20;
 pub struct Recomputation {
     matrices: Matrices,
     kept_max: usize,
-    rows: HashMap<usize, Vec<i16>>,
-    columns: HashMap<usize, Vec<i16>>,
+    rows: HashMap<usize, Vec<i8>>,
+    columns: HashMap<usize, Vec<i8>>,
+    /// The rows of a unit.
+    widened: Vec<i16>,
     /// The columns of a unit in the order of its round.
     ordered: Vec<i16>,
 }
@@ -25,12 +27,13 @@ impl Recomputation {
     /// For the matrices of a challenge.
     #[must_use]
     pub fn new(matrices: Matrices) -> Self {
-        let slices_bytes = SLICES * matrices.dimension().rows() * 2;
+        let slices_bytes = SLICES * matrices.dimension().rows();
         Self {
             matrices,
             kept_max: KEPT_MAX_BYTES / 2 / slices_bytes,
             rows: HashMap::new(),
             columns: HashMap::new(),
+            widened: Vec::new(),
             ordered: Vec::new(),
         }
     }
@@ -49,13 +52,15 @@ impl Recomputation {
             })
         });
         let length = matrices.dimension().rows();
+        self.widened.clear();
+        self.widened.extend(rows.iter().copied().map(i16::from));
         self.ordered.clear();
         for slice in columns.chunks_exact(length) {
             // A permutation of another dimension has indices that are not there; they count as 0.
-            let entry = |&index: &u32| slice.get(index as usize).copied().unwrap_or_default();
+            let entry = |&index: &u32| i16::from(slice.get(index as usize).copied().unwrap_or_default());
             self.ordered.extend(order.iter().map(entry));
         }
-        let row = |p: usize| &rows[p * length..(p + 1) * length];
+        let row = |p: usize| &self.widened[p * length..(p + 1) * length];
         let column = |q: usize| &self.ordered[q * order.len()..(q + 1) * order.len()];
         std::array::from_fn(|p| std::array::from_fn(|q| dot(row(p), column(q))))
     }
@@ -63,11 +68,11 @@ impl Recomputation {
 
 /// What was made for `index`, or makes it. Once `most` are kept, they make room all at once.
 fn kept(
-    all: &mut HashMap<usize, Vec<i16>>,
+    all: &mut HashMap<usize, Vec<i8>>,
     most: usize,
     index: usize,
-    make: impl FnOnce() -> Vec<i16>,
-) -> &[i16] {
+    make: impl FnOnce() -> Vec<i8>,
+) -> &[i8] {
     if all.len() >= most && !all.contains_key(&index) {
         all.clear();
     }
@@ -75,12 +80,10 @@ fn kept(
 }
 
 /// The eight rows of a unit, one after the other.
-fn slices(dimension: Dimension, unit: usize, row: impl Fn(usize, &mut [i8])) -> Vec<i16> {
-    let mut entries = vec![0; dimension.rows()];
-    let mut all = Vec::with_capacity(SLICES * entries.len());
-    for slice in 0..SLICES {
-        row(unit + slice * dimension.units_per_side(), &mut entries);
-        all.extend(entries.iter().copied().map(i16::from));
+fn slices(dimension: Dimension, unit: usize, row: impl Fn(usize, &mut [i8])) -> Vec<i8> {
+    let mut all = vec![0; SLICES * dimension.rows()];
+    for (slice, entries) in all.chunks_exact_mut(dimension.rows()).enumerate() {
+        row(unit + slice * dimension.units_per_side(), entries);
     }
     all
 }
