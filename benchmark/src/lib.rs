@@ -26,4 +26,5 @@ pub mod probe;
 pub mod prover;
 pub mod readings;
 pub mod score;
+pub mod session;
 pub mod visibility;

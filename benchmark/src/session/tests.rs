@@ -1,0 +1,7 @@
+//! The lifecycle on a virtual clock: courses, groups, times, certificates, and random interleavings of all of them.
+
+mod certificates;
+mod desk;
+mod groups;
+mod interleavings;
+mod lifecycle;

@@ -1,0 +1,336 @@
+//! Whatever callers send, in whatever order and at whatever time, what the machine promises holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gristmill_protocol::hardware::{ChallengeRequest, ChallengeSeed, ChallengeStep, NextStep};
+use gristmill_protocol::ids::ChallengeId;
+use proptest::prelude::*;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+
+use super::desk::{BEGIN_MS, account, claim, roots};
+use crate::session::{AddressKey, Answer, CallId, Challenges, Effect, Event, Policy, Refusal};
+
+/// What somebody does next.
+#[derive(Clone, Debug)]
+enum Act {
+    Open {
+        owner: u8,
+        address: u8,
+        uuid: u8,
+    },
+    /// Does what it was told last, if it is this device's turn.
+    Go {
+        device: usize,
+    },
+    /// Sends something else.
+    Nonsense {
+        device: usize,
+        kind: u8,
+    },
+    Pass {
+        ms: u64,
+    },
+    FinishWork {
+        good: bool,
+    },
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        2 => (1u8..4, 0u8..3, 0u8..4).prop_map(|(owner, address, uuid)| Act::Open { owner, address, uuid }),
+        10 => (0usize..8).prop_map(|device| Act::Go { device }),
+        1 => (0usize..8, 0u8..6).prop_map(|(device, kind)| Act::Nonsense { device, kind }),
+        4 => prop_oneof![0u64..50, 0u64..1_500, 0u64..200_000].prop_map(|ms| Act::Pass { ms }),
+        3 => any::<bool>().prop_map(|good| Act::FinishWork { good }),
+    ];
+    prop::collection::vec(act, 1..150)
+}
+
+#[derive(Default)]
+struct World {
+    challenges: Option<Challenges>,
+    now_ms: u64,
+    calls: BTreeMap<CallId, ChallengeId>,
+    answered: BTreeSet<CallId>,
+    devices: Vec<(u8, ChallengeId)>,
+    told: BTreeMap<ChallengeId, NextStep>,
+    rounds: BTreeMap<ChallengeId, (u32, u32)>,
+    committed: BTreeMap<ChallengeId, u32>,
+    seeds: BTreeMap<ChallengeSeed, ChallengeId>,
+    work: Vec<Event>,
+    next_call: u64,
+}
+
+impl World {
+    fn handle(&mut self, event: Event, rng: &mut ChaCha8Rng, good: bool) {
+        let now_ms = self.now_ms;
+        let effects = self.challenges.as_mut().unwrap().handle(event, now_ms, rng);
+        for effect in effects {
+            match effect {
+                Effect::Answer { call, answer } => {
+                    assert!(self.answered.insert(call), "answered twice");
+                    let challenge = self.calls[&call];
+                    match *answer {
+                        Ok(Answer::Opened(opened)) => {
+                            let parameters = &opened.parameters;
+                            self.rounds.insert(
+                                challenge,
+                                (parameters.stages[0].rounds, parameters.resident_rounds),
+                            );
+                            self.hear(challenge, opened.next);
+                        }
+                        Ok(Answer::Next(next)) => self.hear(challenge, next),
+                        Ok(Answer::Renewal(_)) | Err(_) => {}
+                    }
+                }
+                Effect::Verify(task) => {
+                    assert_eq!(
+                        self.committed.get(&task.transcript.challenge),
+                        Some(&2),
+                        "proved before everything was committed to"
+                    );
+                    let verdict = match good {
+                        true => Ok(()),
+                        false => Err(Refusal::Proof { reason: "bad".into() }),
+                    };
+                    self.work.push(Event::Verified {
+                        challenge: task.transcript.challenge,
+                        verdict,
+                    });
+                }
+                Effect::Keep { mut record, renewal } => {
+                    record.text = "signed".into();
+                    self.work.push(Event::Kept {
+                        record,
+                        renewal,
+                        is_kept: good,
+                    });
+                }
+                Effect::Update(_) | Effect::Forget(_) | Effect::Over { .. } => {}
+            }
+        }
+        let counts = self.challenges.as_ref().unwrap().counts();
+        assert!(counts.open <= 6 && counts.held <= counts.open);
+    }
+
+    fn hear(&mut self, challenge: ChallengeId, next: NextStep) {
+        let committed = self.committed.get(&challenge).copied().unwrap_or(0);
+        let mut seed_of_one = |seed: ChallengeSeed| {
+            let owner = *self.seeds.entry(seed).or_insert(challenge);
+            assert_eq!(owner, challenge, "two challenges with one seed");
+        };
+        match &next {
+            NextStep::Stage { round_seed, .. } => {
+                assert_eq!(committed, 0);
+                seed_of_one(*round_seed);
+            }
+            NextStep::Residency { nonce, .. } => {
+                assert_eq!(committed, 1, "the nonce is told after the stages");
+                seed_of_one(*nonce);
+            }
+            NextStep::Open { .. } => assert_eq!(committed, 2, "openings are drawn after the commitments"),
+            NextStep::Certified { .. } => assert_eq!(committed, 2),
+            _ => {}
+        }
+        self.told.insert(challenge, next);
+    }
+
+    fn call_for(&mut self, challenge: ChallengeId) -> CallId {
+        self.next_call += 1;
+        let call = CallId(self.next_call);
+        self.calls.insert(call, challenge);
+        call
+    }
+
+    fn go(&mut self, owner: u8, challenge: ChallengeId, rng: &mut ChaCha8Rng) {
+        let Some(told) = self.told.get(&challenge).cloned() else {
+            return;
+        };
+        let (stage_rounds, resident_rounds) = self.rounds[&challenge];
+        let step = match told {
+            NextStep::Echo { nonce } => ChallengeStep::Echo { nonce },
+            NextStep::Prepare { .. } => ChallengeStep::Ready,
+            NextStep::Stage { .. } => {
+                self.committed.insert(challenge, 1);
+                ChallengeStep::StageCommitment {
+                    stage: 0,
+                    roots: roots(stage_rounds),
+                }
+            }
+            NextStep::Residency { .. } => {
+                self.committed.insert(challenge, 2);
+                ChallengeStep::ResidencyCommitment {
+                    roots: roots(resident_rounds),
+                }
+            }
+            NextStep::Open { .. } => {
+                let call = self.call_for(challenge);
+                let proof = Event::Proof {
+                    call,
+                    caller: account(owner),
+                    challenge,
+                    proof: vec![1],
+                };
+                return self.handle(proof, rng, true);
+            }
+            _ => ChallengeStep::Wait,
+        };
+        let call = self.call_for(challenge);
+        self.handle(
+            Event::Step {
+                call,
+                caller: account(owner),
+                challenge,
+                step,
+            },
+            rng,
+            true,
+        );
+    }
+
+    fn nonsense(&mut self, owner: u8, challenge: ChallengeId, kind: u8, rng: &mut ChaCha8Rng) {
+        let call = self.call_for(challenge);
+        let (caller, seed) = (account(owner), ChallengeSeed::from_bytes([kind; 32]));
+        let step = match kind {
+            0 => ChallengeStep::Echo { nonce: seed },
+            1 => ChallengeStep::StageCommitment {
+                stage: 7,
+                roots: roots(1),
+            },
+            2 => ChallengeStep::StageCommitment {
+                stage: 0,
+                roots: Vec::new(),
+            },
+            3 => ChallengeStep::ResidencyCommitment { roots: roots(9) },
+            4 => {
+                return self.handle(
+                    Event::Proof {
+                        call,
+                        caller: account(9),
+                        challenge,
+                        proof: Vec::new(),
+                    },
+                    rng,
+                    true,
+                );
+            }
+            _ => {
+                return self.handle(
+                    Event::Verified {
+                        challenge: ChallengeId::from_bytes([9; 16]),
+                        verdict: Ok(()),
+                    },
+                    rng,
+                    true,
+                );
+            }
+        };
+        self.handle(
+            Event::Step {
+                call,
+                caller,
+                challenge,
+                step,
+            },
+            rng,
+            true,
+        );
+    }
+
+    fn act(&mut self, act: Act, rng: &mut ChaCha8Rng) {
+        match act {
+            Act::Open { owner, address, uuid } => {
+                let mut name = [0xee; 16];
+                name[0] = self.devices.len() as u8;
+                let challenge = ChallengeId::from_bytes(name);
+                self.devices.push((owner, challenge));
+                let call = self.call_for(challenge);
+                let uuid = (uuid > 0).then(|| uuid.to_string());
+                let request = ChallengeRequest {
+                    challenge,
+                    claim: claim(uuid.as_deref(), 0),
+                };
+                let address = (address > 0)
+                    .then(|| AddressKey::of([192, 0, 2, address].into()))
+                    .flatten();
+                self.handle(
+                    Event::Open {
+                        call,
+                        caller: account(owner),
+                        address,
+                        request,
+                    },
+                    rng,
+                    true,
+                );
+            }
+            Act::Go { device } => {
+                if let Some((owner, challenge)) = self.devices.iter().rev().nth(device).copied() {
+                    self.go(owner, challenge, rng);
+                }
+            }
+            Act::Nonsense { device, kind } => {
+                if let Some((owner, challenge)) = self.devices.iter().rev().nth(device).copied() {
+                    self.nonsense(owner, challenge, kind, rng);
+                }
+            }
+            Act::Pass { ms } => {
+                self.now_ms += ms;
+                self.handle(Event::Tick, rng, true);
+            }
+            Act::FinishWork { good } => {
+                if !self.work.is_empty() {
+                    let event = self.work.remove(0);
+                    self.handle(event, rng, good);
+                }
+            }
+        }
+    }
+
+    /// Devices with something in common whose certificates hold at one time ran at one time.
+    fn check_certificates(&self) {
+        let records: Vec<_> = self.challenges.as_ref().unwrap().certified(self.now_ms).collect();
+        for (at, one) in records.iter().enumerate() {
+            for other in &records[..at] {
+                let is_same_uuid = one.certificate.device.uuid.is_some()
+                    && one.certificate.device.uuid == other.certificate.device.uuid;
+                assert!(
+                    !is_same_uuid || one.certificate.sub == other.certificate.sub,
+                    "one UUID, two owners"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn promises_hold_in_every_order(acts in acts(), seed in any::<u64>()) {
+        let policy = Policy { open_max: 6, ..Policy::default() };
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut world = World {
+            challenges: Some(Challenges::new(policy, account(0), [])),
+            now_ms: BEGIN_MS,
+            ..World::default()
+        };
+        for act in acts {
+            world.act(act, &mut rng);
+            world.check_certificates();
+        }
+        // In the end, nothing is left waiting.
+        for _ in 0..40 {
+            world.act(Act::FinishWork { good: true }, &mut rng);
+        }
+        for _ in 0..100 {
+            world.act(Act::Pass { ms: 60_000 }, &mut rng);
+        }
+        let counts = world.challenges.as_ref().unwrap().counts();
+        prop_assert_eq!((counts.open, counts.held), (0, 0));
+        // A made-up verdict has no call.
+        let unanswered = world.calls.keys().filter(|call| !world.answered.contains(call)).count();
+        prop_assert!(unanswered <= world.calls.len() / 2);
+    }
+}
