@@ -1,6 +1,6 @@
 //! Devices that belong together are challenged together.
 
-use gristmill_protocol::hardware::{ChallengeStep, NextStep};
+use gristmill_protocol::hardware::NextStep;
 
 use super::desk::{Desk, Device, account, claim, refusal};
 use crate::session::{Policy, Problem};
