@@ -14,6 +14,7 @@ use crate::settings::{FileSection, HTTP_PORT, ServeArguments};
 
 mod accounts;
 mod backup;
+mod hardware;
 pub mod ledger;
 mod operator;
 mod rotation;
@@ -23,6 +24,7 @@ mod store;
 
 pub use accounts::{BalanceArguments, FreezeArguments, GrantArguments};
 pub use backup::{BackupArguments, RestoreArguments};
+pub use hardware::HardwareArguments;
 pub use rotation::RotateKeyArguments;
 pub use statement::StatementArguments;
 pub use store::{MigrateArguments, VerifyArguments};
@@ -64,6 +66,10 @@ pub enum Command {
                             gristmill coordinator statement 12D3KooW… --from 2026-11-01 --until 2026-12-01 --format csv\n\n\
                             From the running coordinator; 'gristmill ledger statement' makes the same one offline.")]
     Statement(StatementArguments),
+    /// List the hardware that holds certificates, as the running coordinator knows it
+    #[command(after_help = "Examples:\n  gristmill coordinator hardware\n  \
+                            gristmill coordinator hardware --account 12D3KooW… --json")]
+    Hardware(HardwareArguments),
     /// Back up a ledger that is kept in a folder, also while the coordinator runs
     #[command(after_help = "Examples:\n  gristmill coordinator backup /mnt/backup/mill\n  \
                             gristmill coordinator backup /mnt/backup/mill --include-key\n\n\
@@ -129,6 +135,7 @@ pub async fn run(
         Command::Freeze(arguments) => accounts::freeze(arguments, true, &file, data_dir, json).await,
         Command::Unfreeze(arguments) => accounts::freeze(arguments, false, &file, data_dir, json).await,
         Command::Statement(arguments) => statement::statement(arguments, &file, data_dir, json).await,
+        Command::Hardware(arguments) => hardware::hardware(arguments, &file, data_dir, json).await,
         Command::Backup(arguments) => backup::back_up(arguments, &file, data_dir, json).await,
         Command::Restore(arguments) => backup::restore(arguments, data_dir, json).await,
         Command::Verify(arguments) => store::verify(arguments, file, data_dir, json).await,

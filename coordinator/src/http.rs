@@ -10,6 +10,7 @@ use crate::core::rejection::Rejection;
 use crate::service::Service;
 
 mod answer;
+pub(crate) mod hardware_routes;
 mod layers;
 mod log_routes;
 mod operator_routes;

@@ -24,6 +24,7 @@ pub mod cli;
 pub mod clock;
 pub mod core;
 mod downtime;
+mod hardware;
 mod http;
 pub mod log_keeper;
 pub mod rotation;

@@ -22,7 +22,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::announcer;
 use crate::clock::Clock;
 use crate::downtime::{self, DowntimeError, Heartbeat};
+use crate::hardware::Hardware;
 use crate::http;
+use crate::http::hardware_routes::Peer;
 use crate::log_keeper::{self, LogKeeperError};
 use crate::rotation::RotationError;
 use crate::service::Service;
@@ -55,6 +57,12 @@ pub fn signing_key_path(data_directory: &Path) -> PathBuf {
 #[must_use]
 pub fn ledger_directory(data_directory: &Path) -> PathBuf {
     data_directory.join(DIRECTORY_NAME).join("ledger")
+}
+
+/// Where a coordinator keeps the certificates of hardware.
+#[must_use]
+pub fn hardware_directory(data_directory: &Path) -> PathBuf {
+    data_directory.join(DIRECTORY_NAME).join("hardware")
 }
 
 /// Why a coordinator did not start. Nothing is left running.
@@ -131,6 +139,14 @@ pub enum StartError {
         /// Where.
         address: SocketAddr,
         /// Why.
+        source: io::Error,
+    },
+    /// The certificates of hardware can't be read.
+    #[error("the certificates of hardware in {} can't be read: {source}", directory.display())]
+    Hardware {
+        /// Where they are.
+        directory: PathBuf,
+        /// What the system says.
         source: io::Error,
     },
     /// The mesh peer did not start.
@@ -250,6 +266,16 @@ impl Parts {
         let log = log_keeper::open(&ledger, &keypair, &signers).await?;
         let announcer =
             announcer::start(&mesh, &log, &signers, stopping.clone()).map_err(LogKeeperError::from)?;
+        let (hardware, challenger) = match settings.hardware_challenges {
+            true => {
+                let directory = hardware_directory(data_directory);
+                let started = Hardware::start(&directory, keypair, clock.clone(), stopping.clone()).await;
+                let (hardware, task) =
+                    started.map_err(|source| StartError::Hardware { directory, source })?;
+                (Some(hardware), task)
+            }
+            false => (None, tokio::spawn(stopping.clone().cancelled_owned())),
+        };
         let service = Arc::new(Service::new(
             signers,
             settings,
@@ -257,6 +283,7 @@ impl Parts {
             log,
             mesh.clone(),
             clock.clone(),
+            hardware,
             stopping.clone(),
         ));
         downtime::record_start(&service, &heartbeat, &clock)
@@ -270,6 +297,7 @@ impl Parts {
             http: spawn_http(listener, &service, stopping.clone()),
             sweeper: tokio::spawn(sweeper::run(service.clone(), stopping.clone())),
             announcer,
+            challenger,
             log_keeper: tokio::spawn(log_keeper::run(service.clone(), stopping.clone())),
             heartbeat: match is_shared {
                 true => tokio::spawn(downtime::run_shared(service.clone(), stopping.clone())),
@@ -296,6 +324,7 @@ pub struct RunningCoordinator {
     sweeper: JoinHandle<()>,
     log_keeper: JoinHandle<()>,
     announcer: JoinHandle<()>,
+    challenger: JoinHandle<()>,
     heartbeat: JoinHandle<io::Result<()>>,
     mesh: Mesh,
     service: Arc<Service>,
@@ -351,6 +380,7 @@ impl RunningCoordinator {
             () = self.stopping.cancelled() => None,
             ended = &mut self.http => Some(failure("the HTTP interface", flatten(ended))),
             ended = &mut self.sweeper => Some(failure("the sweeper of expired channels", ended.map_err(io::Error::other))),
+            ended = &mut self.challenger => Some(failure("the challenger of hardware", ended.map_err(io::Error::other))),
             ended = &mut self.log_keeper => Some(failure("the keeper of the Merkle log", ended.map_err(io::Error::other))),
             ended = &mut self.heartbeat => Some(failure("the heartbeat", flatten(ended))),
         };
@@ -372,6 +402,7 @@ impl RunningCoordinator {
         self.stopping.cancel();
         tracing::info!("coordinator stopping: no more calls are taken");
         end("the HTTP interface", &mut self.http, DRAIN_TIMEOUT).await;
+        end("the challenger of hardware", &mut self.challenger, STOP_TIMEOUT).await;
         end("the sweeper", &mut self.sweeper, STOP_TIMEOUT).await;
         end("the heartbeat", &mut self.heartbeat, STOP_TIMEOUT).await;
         end("the announcer of checkpoints", &mut self.announcer, STOP_TIMEOUT).await;
@@ -455,7 +486,7 @@ fn spawn_http(
     let router = http::router(Arc::clone(service));
     let serve = axum::serve(
         BoundedListener::new(listener, CONNECTIONS_MAX, SILENCE_MAX),
-        router,
+        router.into_make_service_with_connect_info::<Peer>(),
     )
     .with_graceful_shutdown(stopping.cancelled_owned());
     tokio::spawn(async move { serve.await })

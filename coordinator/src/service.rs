@@ -19,11 +19,13 @@ use crate::core::authentication::{AuthenticationError, verify_call};
 use crate::core::channel_policy::ChannelPolicy;
 use crate::core::rejection::Rejection;
 use crate::core::replay_guard::ReplayGuard;
+use crate::hardware::Hardware;
 use crate::settings::Settings;
 use crate::signers::Signers;
 
 mod accounts;
 mod channels;
+mod hardware;
 mod listings;
 mod log;
 mod operator;
@@ -43,6 +45,7 @@ pub(crate) struct Service {
     clock: Clock,
     used_tokens: Mutex<ReplayGuard>,
     listings: Mutex<Option<SharedAnswer>>,
+    hardware: Option<Hardware>,
     stopping: CancellationToken,
 }
 
@@ -63,6 +66,7 @@ impl Service {
         log: Log,
         mesh: Mesh,
         clock: Clock,
+        hardware: Option<Hardware>,
         stopping: CancellationToken,
     ) -> Self {
         let policy = ChannelPolicy {
@@ -80,6 +84,7 @@ impl Service {
             clock,
             used_tokens: Mutex::default(),
             listings: Mutex::default(),
+            hardware,
             stopping,
         }
     }

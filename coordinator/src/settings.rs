@@ -71,6 +71,9 @@ pub struct FileSection {
     /// The BLAKE3 hashes, in hexadecimal digits, of the keys of auditors, who may read the log's entries. Default:
     /// none.
     pub auditor_key_hashes: Option<Vec<AuditorKeyHash>>,
+    /// Whether this process challenges hardware and gives certificates. Of several processes on one database only one
+    /// may, and calls to `/v1/hardware` have to go to it. Default: true.
+    pub hardware_challenges: Option<bool>,
     /// Where the ledger is kept: a URL such as `postgres://user@host/database`, without a password. Default: a
     /// folder in the data directory.
     pub store: Option<String>,
@@ -144,6 +147,16 @@ pub struct ServeArguments {
         value_delimiter = ','
     )]
     pub auditor_key_hashes: Option<Vec<AuditorKeyHash>>,
+    /// Challenge hardware and give certificates; of several processes on one database only one may
+    /// [default: true]
+    #[arg(
+        long,
+        env = "GRISTMILL_COORDINATOR_HARDWARE_CHALLENGES",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub hardware_challenges: Option<bool>,
     /// Where the ledger is kept.
     #[command(flatten)]
     pub store: StoreArguments,
@@ -174,6 +187,8 @@ pub struct Settings {
     pub mdns: bool,
     /// The hashes of the keys of auditors, who may read the log's entries.
     pub auditor_key_hashes: Vec<AuditorKeyHash>,
+    /// Whether this process challenges hardware and gives certificates.
+    pub hardware_challenges: bool,
     /// Where the ledger is kept.
     pub store: StoreSetting,
 }
@@ -228,6 +243,7 @@ impl Default for Settings {
             channel_life_max_ms: CHANNEL_LIFE_MAX_SECONDS * 1_000,
             mdns: false,
             auditor_key_hashes: Vec::new(),
+            hardware_challenges: true,
             store: StoreSetting::Embedded,
         }
     }
@@ -290,6 +306,10 @@ impl Settings {
                 .auditor_key_hashes
                 .or(file.auditor_key_hashes)
                 .unwrap_or(default.auditor_key_hashes),
+            hardware_challenges: arguments
+                .hardware_challenges
+                .or(file.hardware_challenges)
+                .unwrap_or(default.hardware_challenges),
             store: arguments
                 .store
                 .resolve(file.store)

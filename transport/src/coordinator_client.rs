@@ -28,6 +28,7 @@ use crate::mesh::Clock;
 
 mod call;
 mod error;
+mod hardware;
 mod known_keys;
 
 use call::{Caller, Request};

@@ -20,7 +20,7 @@ pub mod mesh;
 pub mod witness;
 
 mod peer_identity;
-mod private_file;
+pub mod private_file;
 
 pub use coordinator_client::{
     CoordinatorCallError, CoordinatorClient, CoordinatorUrlError, KnownKeys, KnownKeysError,

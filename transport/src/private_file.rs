@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 /// Writes a file with mode 0600, synced, in place of one that is there; its folder is made where there is none.
 /// After a crash, the file is as before or as it should be.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// What the system says.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = folder_of(path);
     create_folder(&folder)?;
     let mut random = [0; 8];
@@ -29,7 +32,10 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// The whole content of a file of at most so many bytes; `None` where there is no such file.
-pub(crate) fn read(path: &Path, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+///
+/// # Errors
+/// What the system says; where the file is larger.
+pub fn read(path: &Path, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use gristmill_protocol::coordinator_api::{AccountView, ErrorBody};
+use gristmill_protocol::hardware::{CERTIFICATES_PER_PAGE_MAX, CertificatesPage};
 use gristmill_protocol::identity::{AccountId, Keypair};
+use gristmill_protocol::ids::ChallengeId;
 use gristmill_protocol::operator_api::{FreezeRequest, StatementPage};
 use gristmill_protocol::tokens::Call;
 use reqwest::Method;
@@ -51,6 +53,20 @@ impl OperatorCalls {
     pub(super) async fn freeze(&self, request: &FreezeRequest) -> anyhow::Result<AccountView> {
         let body = serde_json::to_vec(request)?;
         self.call(Method::POST, "/v1/freezes", body).await
+    }
+
+    /// A page of the certificates of hardware that hold.
+    pub(super) async fn certificates(
+        &self,
+        account: Option<AccountId>,
+        after: Option<ChallengeId>,
+    ) -> anyhow::Result<CertificatesPage> {
+        let account = account
+            .map(|account| format!("&account={account}"))
+            .unwrap_or_default();
+        let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
+        let path = format!("/v1/hardware/certificates?limit={CERTIFICATES_PER_PAGE_MAX}{account}{after}");
+        self.call(Method::GET, &path, Vec::new()).await
     }
 
     /// A page of what concerned an account, newest first.

@@ -60,6 +60,18 @@ impl Rejection {
         Self::new(405, "method_not_allowed", message)
     }
 
+    /// What is asked contradicts what was before.
+    #[must_use]
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(409, "conflict", message)
+    }
+
+    /// Another account has shown the device.
+    #[must_use]
+    pub fn uuid_taken(message: impl Into<String>) -> Self {
+        Self::new(409, "uuid_taken", message)
+    }
+
     /// The body is too large.
     #[must_use]
     pub fn too_large(limit_bytes: usize) -> Self {

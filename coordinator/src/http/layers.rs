@@ -11,12 +11,15 @@ use gristmill_protocol::job::RequestId;
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
+use super::hardware_routes::PROOF_ROUTE;
 use crate::core::rejection::Rejection;
 
 /// The header that carries the id of a request, in and out.
 pub(crate) const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest that a call is worked on: with its turn, less than callers wait before they try again.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(7);
+/// The longest that the upload of a proof is worked on.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest that a call waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most calls that are worked on at once. The others wait; there are at most as many as connections.
@@ -84,7 +87,12 @@ pub(crate) async fn bound_call(
         return Rejection::unavailable("the coordinator has too many calls at once; try again soon", 1)
             .into_response();
     };
-    match tokio::time::timeout(CALL_TIMEOUT, next.run(request)).await {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let timeout = match route {
+        Some(PROOF_ROUTE) => UPLOAD_TIMEOUT,
+        _ => CALL_TIMEOUT,
+    };
+    match tokio::time::timeout(timeout, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Rejection::timed_out().into_response(),
     }

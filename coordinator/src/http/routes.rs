@@ -18,13 +18,23 @@ use gristmill_protocol::coordinator_api::{
     ReceiptsPage, SettleAnswer, SettleRequest, SettlementResult,
 };
 use gristmill_protocol::credits::Credits;
+use gristmill_protocol::hardware::{
+    CertificateView, CertificatesPage, CertifiedDevice, ChallengeOpened, ChallengeParameters, ChallengeRequest,
+    ChallengeSeed, ChallengeStep, DeviceStatus, HardwareCertificate, HardwareClaim, HardwareDigest, HardwareKind,
+    HardwareStatus, NextStep, Precision, RenewalAnswer, RenewalRequest, Stage, Throughput, UnitPosition, UnitsRoot,
+};
 use gristmill_protocol::identity::AccountId;
-use gristmill_protocol::ids::{ChannelId, EntryId, GrantId};
+use gristmill_protocol::ids::{ChallengeId, ChannelId, EntryId, GrantId};
 use gristmill_protocol::operator_api::{FreezeRequest, StatementEntry, StatementKind, StatementPage};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
 
+use super::hardware_routes::{
+    __path_certificates, __path_challenge_proof, __path_challenge_step, __path_hardware_status,
+    __path_open_challenge, __path_renew_certificate, certificates, challenge_proof, challenge_step,
+    hardware_status, open_challenge, renew_certificate,
+};
 use super::log_routes::{
     __path_cosign, __path_log_checkpoint, __path_log_entries, __path_log_tile, __path_receipt, cosign,
     log_checkpoint, log_entries, log_tile, receipt,
@@ -62,7 +72,11 @@ macro_rules! routes {
                 Health, Jwk, JwkSet, ListingsAnswer, NetworkInfo, OpenChannelAnswer, OpenChannelRequest,
                 ReceiptsPage, SettleAnswer, SettleRequest, SettlementResult, CosignatureAnswer, CosignatureRequest,
                 LogInfo, ReceiptView, EntryId, FreezeRequest,
-                StatementEntry, StatementKind, StatementPage
+                StatementEntry, StatementKind, StatementPage,
+                CertificateView, CertificatesPage, CertifiedDevice, ChallengeId, ChallengeOpened,
+                ChallengeParameters, ChallengeRequest, ChallengeSeed, ChallengeStep, DeviceStatus,
+                HardwareCertificate, HardwareClaim, HardwareDigest, HardwareKind, HardwareStatus, NextStep,
+                Precision, RenewalAnswer, RenewalRequest, Stage, Throughput, UnitPosition, UnitsRoot
             )),
             modifiers(&CallerToken)
         )]
@@ -86,6 +100,12 @@ routes! {
     post "/v1/grants" => grant,
     post "/v1/freezes" => freeze,
     get "/v1/statement" => statement,
+    get "/v1/hardware" => hardware_status,
+    get "/v1/hardware/certificates" => certificates,
+    post "/v1/hardware/challenges" => open_challenge,
+    post "/v1/hardware/challenges/{challenge}/steps" => challenge_step,
+    post "/v1/hardware/challenges/{challenge}/proof" => challenge_proof,
+    post "/v1/hardware/renewals" => renew_certificate,
     get "/v1/listings" => listings,
     get "/v1/network" => network,
     get "/.well-known/jwks.json" => jwks,

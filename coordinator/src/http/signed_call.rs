@@ -18,7 +18,7 @@ use crate::service::Service;
 
 /// How much of an oversize body is read and thrown away, so that the caller reads our answer rather than a
 /// broken connection.
-const DISCARDED_MAX_BYTES: usize = 8 * CALL_BODY_MAX_BYTES;
+const DISCARDED_MAX_BYTES: usize = 7 * CALL_BODY_MAX_BYTES;
 
 /// A call whose token holds.
 pub(crate) struct SignedCall {
@@ -28,10 +28,13 @@ pub(crate) struct SignedCall {
     pub(crate) body: Bytes,
 }
 
-impl FromRequest<Arc<Service>> for SignedCall {
-    type Rejection = Rejection;
-
-    async fn from_request(request: Request, service: &Arc<Service>) -> Result<Self, Rejection> {
+impl SignedCall {
+    /// Reads a call with a body of at most so many bytes.
+    pub(crate) async fn with_body_of(
+        request: Request,
+        service: &Arc<Service>,
+        body_max_bytes: usize,
+    ) -> Result<Self, Rejection> {
         let (parts, body) = request.into_parts();
         let authorization = parts
             .headers
@@ -39,7 +42,7 @@ impl FromRequest<Arc<Service>> for SignedCall {
             .map(|value| value.as_bytes());
         // A caller without any token can't make us read a body.
         bearer_token(authorization)?;
-        let body = read_body(&parts, body).await?;
+        let body = read_body(&parts, body, body_max_bytes).await?;
         let path = path_and_query(&parts.uri);
         let call = Call {
             method: parts.method.as_str(),
@@ -49,6 +52,14 @@ impl FromRequest<Arc<Service>> for SignedCall {
         let account = service.authenticate(call, authorization)?;
         tracing::Span::current().record("account", tracing::field::display(&account));
         Ok(Self { account, body })
+    }
+}
+
+impl FromRequest<Arc<Service>> for SignedCall {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, service: &Arc<Service>) -> Result<Self, Rejection> {
+        Self::with_body_of(request, service, CALL_BODY_MAX_BYTES).await
     }
 }
 
@@ -113,14 +124,14 @@ fn path_and_query(uri: &Uri) -> &str {
         .map_or_else(|| uri.path(), |both| both.as_str())
 }
 
-async fn read_body(parts: &Parts, body: Body) -> Result<Bytes, Rejection> {
+async fn read_body(parts: &Parts, body: Body, body_max_bytes: usize) -> Result<Bytes, Rejection> {
     let announced = parts
         .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > DISCARDED_MAX_BYTES) {
-        return Err(Rejection::too_large(CALL_BODY_MAX_BYTES));
+    if announced.is_some_and(|bytes| bytes > body_max_bytes.saturating_add(DISCARDED_MAX_BYTES)) {
+        return Err(Rejection::too_large(body_max_bytes));
     }
     let mut stream = body.into_data_stream();
     let mut collected = Vec::with_capacity(announced.unwrap_or(0).min(CALL_BODY_MAX_BYTES));
@@ -129,15 +140,15 @@ async fn read_body(parts: &Parts, body: Body) -> Result<Bytes, Rejection> {
         let part =
             part.map_err(|_| Rejection::invalid_request("the body ended before its announced length"))?;
         received_bytes += part.len();
-        if received_bytes > DISCARDED_MAX_BYTES {
+        if received_bytes > body_max_bytes.saturating_add(DISCARDED_MAX_BYTES) {
             break;
         }
-        if received_bytes <= CALL_BODY_MAX_BYTES {
+        if received_bytes <= body_max_bytes {
             collected.extend_from_slice(&part);
         }
     }
-    if received_bytes > CALL_BODY_MAX_BYTES {
-        return Err(Rejection::too_large(CALL_BODY_MAX_BYTES));
+    if received_bytes > body_max_bytes {
+        return Err(Rejection::too_large(body_max_bytes));
     }
     Ok(collected.into())
 }

@@ -34,6 +34,8 @@ pub(super) struct Request {
     /// Whether the account signs it.
     pub(super) signed: bool,
     answer_max_bytes: usize,
+    content_type: &'static str,
+    attempt_timeout: Duration,
 }
 
 impl Request {
@@ -52,6 +54,8 @@ impl Request {
             body: Vec::new(),
             signed: true,
             answer_max_bytes,
+            content_type: "application/json",
+            attempt_timeout: ATTEMPT_TIMEOUT,
         }
     }
 
@@ -68,6 +72,15 @@ impl Request {
             method: Method::POST,
             body,
             ..Self::get(path)
+        }
+    }
+
+    /// A call whose body is not JSON, and may take its time on the way.
+    pub(super) fn upload(path: impl Into<String>, body: Vec<u8>, attempt_timeout: Duration) -> Self {
+        Self {
+            content_type: "application/octet-stream",
+            attempt_timeout,
+            ..Self::post(path, body)
         }
     }
 }
@@ -159,7 +172,10 @@ impl Caller {
             Ok(url) => url,
             Err(error) => return Attempt::Failed(self.invalid(&error.to_string())),
         };
-        let mut builder = self.http.request(request.method.clone(), url);
+        let mut builder = self
+            .http
+            .request(request.method.clone(), url)
+            .timeout(request.attempt_timeout);
         if let Some(coordinator) = coordinator {
             let call = Call {
                 method: request.method.as_str(),
@@ -171,7 +187,7 @@ impl Caller {
         }
         if !request.body.is_empty() {
             builder = builder
-                .header(CONTENT_TYPE, "application/json")
+                .header(CONTENT_TYPE, request.content_type)
                 .body(request.body.clone());
         }
         let response = match builder.send().await {
