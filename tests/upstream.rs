@@ -16,7 +16,7 @@ use axum::{Json, Router};
 use gristmill_client::server::{Client, RunningClient};
 use gristmill_coordinator::{Coordinator, RunningCoordinator};
 use gristmill_node::daemon::{Node, RunningNode};
-use gristmill_node::settings::{LocalApi, MeshListen, Settings, Upstreams};
+use gristmill_node::settings::{HardwareSettings, LocalApi, MeshListen, Settings, Upstreams};
 use gristmill_protocol::credits::Credits;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -91,6 +91,10 @@ async fn start_market(folder: &Path, server: SocketAddr) -> (RunningCoordinator,
             ..Settings::default().upstreams
         },
         local_api: LocalApi::Off,
+        hardware: HardwareSettings {
+            enabled: false,
+            ..HardwareSettings::default()
+        },
         ..Settings::default()
     };
     let node = Box::pin(Node::start(settings, &folder.join("node"), Vec::new(), stop()))

@@ -1,4 +1,4 @@
-//! `gristmill node`: serve, earnings, models, witness.
+//! `gristmill node`: serve, earnings, models, status, witness.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -17,8 +17,10 @@ use crate::settings::{FileSection, ServeArguments, Settings};
 
 mod earnings;
 mod models;
+mod status;
 
 pub use earnings::EarningsArguments;
+pub use status::StatusArguments;
 
 /// What an owner does.
 #[derive(Debug, Subcommand)]
@@ -37,6 +39,9 @@ pub enum Command {
     /// Show what 'serve' would offer with the same flags, without serving
     #[command(after_help = "Example:\n  gristmill node models --upstream http://127.0.0.1:11434")]
     Models(Box<ServeArguments>),
+    /// Show how a running node stands: coordinator, jobs, offers, and which hardware is verified
+    #[command(after_help = "Examples:\n  gristmill node status\n  gristmill node status --json")]
+    Status(StatusArguments),
     /// Show what this node found out about its coordinator's log, whether or not the node runs; exit code 1 where it
     /// was caught lying
     #[command(after_help = "Examples:\n  gristmill node witness\n  gristmill node witness --json")]
@@ -57,6 +62,7 @@ pub async fn run(
         Command::Serve(arguments) => Box::pin(serve(*arguments, file, data_dir, json)).await,
         Command::Earnings(arguments) => earnings::show(arguments, data_dir, json, &mut io::stdout()),
         Command::Models(arguments) => Box::pin(models::show(*arguments, file, json)).await,
+        Command::Status(arguments) => status::show(arguments, file, json, &mut io::stdout()).await,
         Command::Witness => witness::show("node", data_dir, json, &mut io::stdout()),
     }
 }

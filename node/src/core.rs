@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod catalogue;
 pub mod earnings;
+pub mod hardware_plan;
 pub mod listing_plan;
 pub mod metering;
 pub mod redemption;

@@ -10,6 +10,8 @@ use gristmill_protocol::session::provider::ProviderTimeouts;
 use gristmill_service::clock::system_clock;
 use gristmill_transport::witness::{Witness, WitnessConfig, WitnessParts};
 use gristmill_transport::{Clock, CoordinatorClient, Mesh};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -17,6 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::core::earnings::{EarningsSummary, KeptReceipt};
 use crate::engine::Engines;
+use crate::hardware::{HardwareRunner, HardwareState, Machine};
 use crate::job_driver::JobHost;
 use crate::known_coordinator::KnownCoordinator;
 use crate::offering::Offering;
@@ -260,6 +263,16 @@ async fn start_parts(
         body_max_bytes: gristmill_protocol::codec::REQUEST_BODY_MAX_BYTES as u64,
     });
     let local_api_address = listener.as_ref().map(|(_, address)| *address);
+    let (state, hardware) = watch::channel(HardwareState::of(&settings.hardware));
+    let hardware_runner = settings.hardware.enabled.then(|| HardwareRunner {
+        account,
+        clock: Arc::clone(&host.clock),
+        slots: Arc::clone(&host.slots),
+        coordinator: coordinator.clone(),
+        showing: Arc::new(Machine::new(Arc::clone(&client), &settings.hardware)),
+        state,
+        random: ChaCha8Rng::from_rng(&mut rand::rng()),
+    });
     let parts = supervisor::Parts {
         settings,
         host: Arc::clone(&host),
@@ -274,6 +287,8 @@ async fn start_parts(
         redeem: redeem.clone(),
         redeem_requests,
         receipts: receipts.clone(),
+        hardware: hardware.clone(),
+        hardware_runner,
         listener,
         lock,
     };
@@ -287,6 +302,7 @@ async fn start_parts(
         receipts,
         offering,
         coordinator,
+        hardware,
         witness,
         redeem,
         task,
@@ -304,6 +320,7 @@ pub struct RunningNode {
     receipts: ReceiptFile,
     offering: Arc<Offering>,
     coordinator: KnownCoordinator,
+    hardware: watch::Receiver<HardwareState>,
     witness: Witness,
     redeem: mpsc::Sender<RedeemNow>,
     task: JoinHandle<Result<(), StopError>>,
@@ -353,6 +370,13 @@ impl RunningNode {
         let mut coordinator = self.coordinator.clone();
         let known = coordinator.wait_for(Option::is_some).await.ok()?;
         known.as_ref().map(|keys| *keys.newest())
+    }
+
+    /// Waits until the coordinator has certified hardware of this machine. `false` where the node ended before.
+    pub async fn verified(&self) -> bool {
+        let mut hardware = self.hardware.clone();
+        let certified = hardware.wait_for(|state| !state.certificates.is_empty()).await;
+        certified.is_ok()
     }
 
     /// What the node's witness knows of the coordinator's log.

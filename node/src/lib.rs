@@ -16,6 +16,7 @@ pub mod engine;
 pub mod settings;
 
 mod channels;
+mod hardware;
 mod job_driver;
 mod known_coordinator;
 mod local_api;

@@ -18,9 +18,11 @@ use axum::{Json, Router};
 use gristmill_transport::Mesh;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::summary;
+use crate::hardware::HardwareState;
 use crate::job_driver::JobHost;
 use crate::metrics::Now;
 use crate::offering::Offering;
@@ -37,6 +39,7 @@ pub(crate) struct View {
     pub(crate) mesh: Mesh,
     pub(crate) offering: Arc<Offering>,
     pub(crate) receipts: ReceiptFile,
+    pub(crate) hardware: watch::Receiver<HardwareState>,
 }
 
 /// Serves the API until told to stop.
@@ -194,6 +197,7 @@ async fn status(State(view): State<Arc<View>>) -> Json<Value> {
         "offers": offers,
         "slots": {"total": host.slots.slots(), "jobs": host.slots.jobs(), "queue_length": host.slots.queue_length()},
         "jobs": jobs,
+        "hardware": view.hardware.borrow().shown((host.clock)()),
         "earnings": {
             "earned": earnings.total.earned,
             "fee": earnings.total.fee,

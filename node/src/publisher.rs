@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::listing_plan::{ListingContent, ListingPlan, ListingStep};
+use crate::hardware::HardwareState;
 use crate::job_driver::JobHost;
 use crate::known_coordinator::KnownCoordinator;
 use crate::offering::Catalogue;
@@ -30,6 +31,7 @@ pub(crate) struct Publisher {
     pub(crate) privacy: PrivacyTier,
     pub(crate) catalogue: watch::Receiver<Arc<Catalogue>>,
     pub(crate) slots: Arc<Slots>,
+    pub(crate) hardware: watch::Receiver<HardwareState>,
     pub(crate) coordinator: KnownCoordinator,
     pub(crate) host: Arc<JobHost>,
 }
@@ -54,6 +56,7 @@ impl Publisher {
                 () = tokio::time::sleep(wait.min(LOOK_AGAIN)) => {}
                 Ok(()) = self.catalogue.changed() => {}
                 Ok(()) = slots.changed() => {}
+                Ok(()) = self.hardware.changed() => {}
                 Ok(()) = self.coordinator.changed() => {}
             }
         }
@@ -74,7 +77,7 @@ impl Publisher {
             offers: self.catalogue.borrow().offers.clone(),
             slots: narrow(slots),
             free_slots: narrow(free),
-            certificates: vec![],
+            certificates: self.hardware.borrow().tokens((self.clock)()),
         }
     }
 
@@ -111,9 +114,18 @@ impl Publisher {
     async fn publish(&self, listing: Listing) {
         let (offers, farewell) = (listing.offers.len(), listing.ttl_ms == 0);
         let sealed = match seal(listing, &self.keypair) {
-            Ok((sealed, 0)) => sealed,
             Ok((sealed, left_out)) => {
-                tracing::warn!(left_out, "the listing is full; the last models are not in it");
+                if left_out.offers > 0 {
+                    let offers = left_out.offers;
+                    tracing::warn!(offers, "the listing is full; the last models are not in it");
+                }
+                if left_out.certificates > 0 {
+                    let certificates = left_out.certificates;
+                    tracing::debug!(
+                        certificates,
+                        "the listing is full; the last devices are not in it"
+                    );
+                }
                 sealed
             }
             Err(error) => return tracing::error!(%error, "the listing can't be published"),
@@ -125,14 +137,26 @@ impl Publisher {
     }
 }
 
-/// Seals a listing; where it is too large, without its last offers. Says how many were left out.
-fn seal(mut listing: Listing, keypair: &Keypair) -> Result<(Vec<u8>, usize), ListingError> {
-    let mut left_out = 0;
+/// How much of a listing had no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct LeftOut {
+    offers: usize,
+    certificates: usize,
+}
+
+/// Seals a listing. Where it is too large, it goes without its last certificates, but not without the first one, since
+/// that one makes the node verified; and where that is not enough, without its last offers. Says what was left out.
+fn seal(mut listing: Listing, keypair: &Keypair) -> Result<(Vec<u8>, LeftOut), ListingError> {
+    let mut left_out = LeftOut::default();
     loop {
         match listing.clone().seal(keypair) {
+            Err(ListingError::Decode(DecodeError::TooLarge { .. })) if listing.certificates.len() > 1 => {
+                listing.certificates.pop();
+                left_out.certificates += 1;
+            }
             Err(ListingError::Decode(DecodeError::TooLarge { .. })) if !listing.offers.is_empty() => {
                 listing.offers.pop();
-                left_out += 1;
+                left_out.offers += 1;
             }
             sealed => return Ok((sealed?, left_out)),
         }
@@ -143,6 +167,7 @@ fn seal(mut listing: Listing, keypair: &Keypair) -> Result<(Vec<u8>, usize), Lis
 mod tests {
     use super::*;
     use gristmill_protocol::codec::LISTING_MAX_BYTES;
+    use gristmill_protocol::hardware::CERTIFICATE_MAX_BYTES;
     use gristmill_protocol::job::JobKind;
     use gristmill_protocol::listing::Offer;
     use gristmill_protocol::usage::Price;
@@ -174,12 +199,24 @@ mod tests {
             certificates: vec![],
         };
         let (_, left_out) = seal(listing((0..3).map(offer).collect()), &keypair).unwrap();
-        assert_eq!(left_out, 0);
+        assert_eq!(left_out, LeftOut::default());
         let (sealed, left_out) = seal(listing((0..32).map(offer).collect()), &keypair).unwrap();
+        let left_out = left_out.offers;
         assert!(left_out > 0 && sealed.len() <= LISTING_MAX_BYTES);
         let kept = Listing::open(&sealed, 1).unwrap().offers;
         assert_eq!(kept, (0..32).map(offer).take(32 - left_out).collect::<Vec<_>>());
         let one_more = listing((0..32).map(offer).take(32 - left_out + 1).collect());
         assert!(one_more.seal(&keypair).is_err(), "as many as fit are kept");
+        let certified = |offers: u32| Listing {
+            certificates: vec!["c".repeat(CERTIFICATE_MAX_BYTES); 3],
+            ..listing((0..offers).map(offer).collect())
+        };
+        let (_, left_out) = seal(certified(1), &keypair).unwrap();
+        assert_eq!(left_out, LeftOut::default());
+        let (sealed, left_out) = seal(certified(32), &keypair).unwrap();
+        assert_eq!(left_out.certificates, 2, "others go before the first offer does");
+        assert_eq!(Listing::open(&sealed, 1).unwrap().certificates.len(), 1);
+        let few = seal(certified(8), &keypair).unwrap().1;
+        assert!(few.certificates > 0 && few.offers == 0, "{few:?}");
     }
 }

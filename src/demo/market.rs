@@ -207,7 +207,9 @@ async fn start_provider(
     coordinator: &str,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Provider> {
-    use gristmill_node::settings::{LocalApi, MeshListen, ModelChoice, ModelSetting, Settings, Upstreams};
+    use gristmill_node::settings::{
+        HardwareSettings, LocalApi, MeshListen, ModelChoice, ModelSetting, Settings, Upstreams,
+    };
     let defaults = Settings::default();
     let settings = Settings {
         coordinator: coordinator.to_owned(),
@@ -222,6 +224,11 @@ async fn start_provider(
             price: Some(price.clone()),
         }]),
         local_api: LocalApi::Off,
+        // The three nodes share one processor, and showing it takes longer than the whole demonstration.
+        hardware: HardwareSettings {
+            enabled: false,
+            ..HardwareSettings::default()
+        },
         ..defaults
     };
     let node = Node::start(settings, folder, Vec::new(), shutdown).await?;

@@ -125,7 +125,7 @@ class Market:
         )
         eventually("coordinator ready", lambda: self.coordinator.running() and get(f"{self.coordinator_url}/healthz"))
 
-    def start_node(self, name, *extra):
+    def start_node(self, name, *extra, hardware=False):
         local_api = f"127.0.0.1:{free_port()}"
         node = self._start(
             name,
@@ -133,6 +133,8 @@ class Market:
             {
                 "GRISTMILL_NODE_MESH_LISTEN": f"/ip4/127.0.0.1/udp/{free_port()}/quic-v1",
                 "GRISTMILL_NODE_LOCAL_API": local_api,
+                # It takes the whole machine; the test of it says so.
+                "GRISTMILL_NODE_HARDWARE_ENABLED": "true" if hardware else "false",
             },
         )
         node.local_api = f"http://{local_api}"

@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::data_lock::DataLock;
 use super::{StopError, joining, redeem_now};
+use crate::hardware::{HardwareRunner, HardwareState};
 use crate::job_driver::{JobHost, serve_jobs};
 use crate::local_api;
 use crate::offering::Offering;
@@ -44,6 +45,9 @@ pub(super) struct Parts {
     pub(super) redeem: mpsc::Sender<RedeemNow>,
     pub(super) redeem_requests: mpsc::Receiver<RedeemNow>,
     pub(super) receipts: ReceiptFile,
+    pub(super) hardware: watch::Receiver<HardwareState>,
+    /// Where the owner lets the hardware be shown.
+    pub(super) hardware_runner: Option<HardwareRunner>,
     pub(super) listener: Option<(TcpListener, SocketAddr)>,
     pub(super) lock: DataLock,
 }
@@ -112,6 +116,7 @@ pub(super) async fn run(parts: Parts, stopping: CancellationToken) -> Result<(),
         privacy: settings.privacy,
         catalogue: offering.catalogue(),
         slots: Arc::clone(&host.slots),
+        hardware: parts.hardware.clone(),
         coordinator: coordinator.clone(),
         host: Arc::clone(&host),
     };
@@ -153,6 +158,13 @@ pub(super) async fn run(parts: Parts, stopping: CancellationToken) -> Result<(),
         ),
         Part::start("proving receipts", &ended, parts.prover.run(stop.clone())),
     ];
+    if let Some(runner) = parts.hardware_runner {
+        others.push(Part::start(
+            "showing the hardware",
+            &ended,
+            runner.run(stop.clone()),
+        ));
+    }
     if let Some((listener, address)) = parts.listener {
         let view = local_api::View {
             settings: settings.clone(),
@@ -160,6 +172,7 @@ pub(super) async fn run(parts: Parts, stopping: CancellationToken) -> Result<(),
             mesh: mesh.clone(),
             offering,
             receipts,
+            hardware: parts.hardware,
         };
         others.push(Part::start(
             "the local API",

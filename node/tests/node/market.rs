@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gristmill_coordinator::server::signing_key_path;
 use gristmill_coordinator::{Coordinator, RunningCoordinator};
-use gristmill_node::settings::{LocalApi, MeshListen, Upstreams};
+use gristmill_node::settings::{HardwareSettings, LocalApi, MeshListen, Upstreams};
 use gristmill_node::{Node, RunningNode, Settings};
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::Keypair;
@@ -74,6 +74,11 @@ impl Market {
             local_api: LocalApi::At("127.0.0.1:0".parse().unwrap()),
             redeem_interval: Duration::from_secs(3_600),
             drain: Duration::from_secs(10),
+            // Those tests that show hardware say so: it takes the whole machine.
+            hardware: HardwareSettings {
+                enabled: false,
+                ..HardwareSettings::default()
+            },
             ..Settings::default()
         };
         settings.prices.default = price();

@@ -99,6 +99,8 @@ impl Roles {
             .env("XDG_CONFIG_HOME", &folder)
             .env("GRISTMILL_LOG", "error")
             .env("GRISTMILL_NODE_LOCAL_API", "none")
+            // What is measured is the market, not a processor that is busy with something else.
+            .env("GRISTMILL_NODE_HARDWARE_ENABLED", "false")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true)
