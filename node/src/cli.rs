@@ -1,4 +1,4 @@
-//! `gristmill node`: serve, earnings, models, status, witness.
+//! `gristmill node`: serve, earnings, doctor, models, status, witness.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::daemon::{Node, RunningNode, StartError};
 use crate::settings::{FileSection, ServeArguments, Settings};
 
+mod doctor;
 mod earnings;
 mod models;
 mod status;
@@ -36,6 +37,16 @@ pub enum Command {
                             gristmill node earnings --receipts --json"
     )]
     Earnings(EarningsArguments),
+    /// Say line by line whether this machine is fit to serve with the same flags as 'serve', what is not, and how to
+    /// mend it
+    ///
+    /// Exit codes: 0 fit; 1 something is unfit; 2 nothing is, but something could not be told, or wrong usage.
+    #[command(
+        after_help = "Examples:\n  gristmill node doctor\n  gristmill node doctor --coordinator \
+                            https://coordinator.example.org --upstream http://127.0.0.1:8000\n  \
+                            gristmill node doctor --json"
+    )]
+    Doctor(Box<ServeArguments>),
     /// Show what 'serve' would offer with the same flags, without serving
     #[command(after_help = "Example:\n  gristmill node models --upstream http://127.0.0.1:11434")]
     Models(Box<ServeArguments>),
@@ -61,6 +72,7 @@ pub async fn run(
     match command {
         Command::Serve(arguments) => Box::pin(serve(*arguments, file, data_dir, json)).await,
         Command::Earnings(arguments) => earnings::show(arguments, data_dir, json, &mut io::stdout()),
+        Command::Doctor(arguments) => Box::pin(doctor::show(*arguments, file, data_dir, json)).await,
         Command::Models(arguments) => Box::pin(models::show(*arguments, file, json)).await,
         Command::Status(arguments) => status::show(arguments, file, json, &mut io::stdout()).await,
         Command::Witness => witness::show("node", data_dir, json, &mut io::stdout()),

@@ -53,6 +53,11 @@ pub fn identity_path(data_dir: &Path) -> PathBuf {
     data_dir.join("identity.key")
 }
 
+/// The file that is locked while a node or client uses an installation.
+pub(crate) fn identity_lock_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(data_lock::LOCK_FILE)
+}
+
 /// Where a node keeps its vouchers.
 #[must_use]
 pub fn voucher_directory(data_dir: &Path) -> PathBuf {

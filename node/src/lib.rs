@@ -12,6 +12,7 @@
 pub mod cli;
 pub mod core;
 pub mod daemon;
+pub mod doctor;
 pub mod engine;
 pub mod settings;
 

@@ -59,6 +59,11 @@ impl UpstreamWatch {
         Ok(Self { candidates })
     }
 
+    /// Every server that is or may be there, those that the owner named first.
+    pub(crate) fn candidates(&self) -> &[Arc<UpstreamEngine>] {
+        &self.candidates
+    }
+
     /// Asks every candidate, and gives those that are there.
     pub(crate) async fn look(&self) -> Vec<Arc<UpstreamEngine>> {
         let found = join_all(self.candidates.iter().map(|candidate| candidate.refresh())).await;

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::StartError;
 
 /// The client takes the same lock.
-const LOCK_FILE: &str = "identity.lock";
+pub(super) const LOCK_FILE: &str = "identity.lock";
 
 /// The right to use a data directory as a node, until dropped or the process ends, however that happens.
 #[derive(Debug)]

@@ -156,6 +156,17 @@ impl UpstreamEngine {
         is_there
     }
 
+    /// Asks the server how many models it has, and remembers nothing of it.
+    ///
+    /// # Errors
+    /// Why it has none to tell of, for people.
+    pub(crate) async fn count_models(&self) -> Result<usize, String> {
+        let found = probe::probe(&self.client, &self.base).await;
+        found
+            .map(|found| found.models.len())
+            .map_err(|error| error.to_string())
+    }
+
     /// The models that were found, as their owner wants them.
     fn adjusted(&self, found: Found) -> Vec<Arc<UpstreamModel>> {
         let adjusted = |model: UpstreamModel| {
