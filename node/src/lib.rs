@@ -18,6 +18,7 @@ pub mod settings;
 
 mod channels;
 mod hardware;
+mod hardware_metrics;
 mod job_driver;
 mod known_coordinator;
 mod local_api;

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::daemon::summary;
 use crate::hardware::HardwareState;
+use crate::hardware_metrics::HardwareWatch;
 use crate::job_driver::JobHost;
 use crate::metrics::Now;
 use crate::offering::Offering;
@@ -40,6 +41,7 @@ pub(crate) struct View {
     pub(crate) offering: Arc<Offering>,
     pub(crate) receipts: ReceiptFile,
     pub(crate) hardware: watch::Receiver<HardwareState>,
+    pub(crate) gpus: HardwareWatch,
 }
 
 /// Serves the API until told to stop.
@@ -148,6 +150,7 @@ async fn metrics(State(view): State<Arc<View>>, headers: HeaderMap) -> Response 
         fees: earnings.total.fee,
         pending: earnings.pending,
         unpaid: host.channels.unpaid(),
+        devices: view.gpus.devices().await,
     };
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let (content_type, text) = host.metrics.text(&now, accept);

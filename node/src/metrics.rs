@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use gristmill_benchmark::inventory::Device;
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::job::{JobKind, RefusalCode};
 use gristmill_protocol::session::provider::{ProviderEnd, ProviderOutcome};
@@ -13,6 +14,8 @@ use gristmill_protocol::usage::Unit;
 use gristmill_telemetry::exposition::exposition;
 use gristmill_telemetry::genai::{GenAiMetrics, Operation, Side, operation_name};
 use gristmill_telemetry::{Counter, Family, Gauge, Registry};
+
+use crate::hardware_metrics::HardwareMetrics;
 
 /// Names and values.
 type Labels = Vec<(&'static str, String)>;
@@ -45,6 +48,8 @@ pub(crate) struct Now {
     pub(crate) pending: Credits,
     /// What was delivered and not vouchered for yet.
     pub(crate) unpaid: Credits,
+    /// The devices of the machine.
+    pub(crate) devices: Vec<Device>,
 }
 
 /// The metrics of a node.
@@ -57,6 +62,7 @@ pub(crate) struct NodeMetrics {
     delivered: Counter,
     running: Gauge,
     engine_up: Family<Labels, Gauge>,
+    hardware: HardwareMetrics,
     money: [Gauge; 4],
     /// Every engine that was up once.
     engines: Mutex<BTreeSet<String>>,
@@ -66,8 +72,10 @@ impl NodeMetrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::default();
         let requests = GenAiMetrics::register(Side::Server, &mut registry);
+        let hardware = HardwareMetrics::register(&mut registry);
         let metrics = Self {
             requests,
+            hardware,
             ended: Family::default(),
             refused: Family::default(),
             delivered: Counter::default(),
@@ -146,6 +154,7 @@ impl NodeMetrics {
     /// All metrics as text, and its content type.
     pub(crate) fn text(&self, now: &Now, accept: Option<&str>) -> (&'static str, String) {
         self.running.set(now.jobs.into());
+        self.hardware.show(&now.devices);
         for (gauge, amount) in self
             .money
             .iter()

@@ -173,6 +173,7 @@ pub(super) async fn run(parts: Parts, stopping: CancellationToken) -> Result<(),
             offering,
             receipts,
             hardware: parts.hardware,
+            gpus: crate::hardware_metrics::HardwareWatch::default(),
         };
         others.push(Part::start(
             "the local API",
