@@ -14,6 +14,8 @@
 mod consumer;
 #[path = "node/daemon.rs"]
 mod daemon;
+#[path = "node/doctor.rs"]
+mod doctor;
 #[path = "node/jobs.rs"]
 mod jobs;
 #[path = "node/kinds.rs"]
