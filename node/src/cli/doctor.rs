@@ -45,3 +45,40 @@ fn print(report: &Report, stdout: &mut impl Write) -> io::Result<()> {
     };
     writeln!(stdout, "{text}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::{Check, Finding};
+
+    #[test]
+    fn a_line_for_each_finding_the_remedy_below_it_and_the_sum_at_the_end() {
+        let finding = |check, verdict, what: &str, remedy: &str| Finding {
+            check,
+            verdict,
+            what: what.to_owned(),
+            remedy: remedy.to_owned(),
+        };
+        let mut report = Report {
+            fit: false,
+            verdict: Verdict::Unfit,
+            findings: vec![
+                finding(Check::Driver, Verdict::Fit, "the driver is new", ""),
+                finding(Check::Clock, Verdict::Unfit, "a day behind", "set it"),
+            ],
+        };
+        let mut text = Vec::new();
+        print(&report, &mut text).unwrap();
+        let expected = "ok       driver         the driver is new\n\
+                        UNFIT    clock          a day behind\n                        -> set it\n\
+                        1 thing is in the way.\n";
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            json["findings"][1],
+            serde_json::json!({"check": "clock", "verdict": "unfit", "what": "a day behind", "remedy": "set it"})
+        );
+        report.verdict = Verdict::Unknown;
+        assert_eq!(report.exit_code(), 2);
+    }
+}

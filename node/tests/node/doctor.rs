@@ -1,8 +1,11 @@
 //! The doctor from outside: a real coordinator, a server that is up or down, a node that runs.
 
+use std::process::ExitCode;
+
+use gristmill_node::cli::Command;
 use gristmill_node::doctor::{Check, Report, Verdict, examine, gather};
 use gristmill_node::settings::{LocalApi, MeshListen};
-use gristmill_node::{Settings, SettingsError};
+use gristmill_node::{FileSection, ServeArguments, Settings, SettingsError};
 use gristmill_protocol::identity::Keypair;
 use gristmill_transport::mesh::listen_addresses;
 
@@ -144,6 +147,13 @@ async fn ports_of_the_running_node_are_no_fault_and_those_of_others_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_make_no_sense_are_a_line_and_the_rest_is_looked_at() {
     let folder = tempfile::tempdir().unwrap();
+    let arguments = ServeArguments {
+        slots: Some(0),
+        ..ServeArguments::default()
+    };
+    let command = Command::Doctor(Box::new(arguments));
+    let code = gristmill_node::cli::run(command, FileSection::default(), folder.path(), true).await;
+    assert_eq!(code.unwrap(), ExitCode::from(1));
     let report = examine(&gather(Err(SettingsError::MeshListen), folder.path()).await);
     assert_eq!(report.exit_code(), 1);
     let (verdict, text) = line(&report, Check::Settings);
