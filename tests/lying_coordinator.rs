@@ -4,9 +4,11 @@
 
 #[path = "support/bounded.rs"]
 mod bounded;
+#[path = "support/steady_port.rs"]
+mod steady_port;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -128,7 +130,7 @@ fn seen_records(node: &Path) -> Option<u64> {
 fn an_operator_who_rewrites_history_is_caught_and_anybody_can_check_it() {
     let [operator, node, anybody] = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let (operator, node, anybody) = (operator.path(), node.path(), anybody.path());
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = steady_port::steady_address();
     let url = format!("http://{address}");
 
     let coordinator = Serving::coordinator(operator, address);

@@ -3,9 +3,10 @@
 
 #[path = "support/bounded.rs"]
 mod bounded;
+#[path = "support/steady_port.rs"]
+mod steady_port;
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -52,7 +53,7 @@ struct Coordinator {
 
 impl Coordinator {
     fn start(folder: &Path) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = steady_port::steady_address();
         let listen = address.to_string();
         let mesh = "/ip4/127.0.0.1/udp/0/quic-v1";
         let arguments = [

@@ -3,6 +3,8 @@
 
 #[path = "support/bounded.rs"]
 mod bounded;
+#[path = "support/steady_port.rs"]
+mod steady_port;
 
 use std::fs;
 use std::io::Write;
@@ -50,12 +52,7 @@ struct Coordinator {
 
 impl Coordinator {
     fn start(folder: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let listen = format!("127.0.0.1:{port}");
+        let listen = steady_port::steady_address().to_string();
         let mesh = "/ip4/127.0.0.1/udp/0/quic-v1";
         let arguments = [
             "coordinator",

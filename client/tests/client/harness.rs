@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gristmill_client::{Client, RunningClient, Settings};
@@ -29,9 +30,21 @@ pub struct Market {
     pub http: reqwest::Client,
 }
 
+/// A free port that stays free while a coordinator is away: the system gives those below its ephemeral ones (from 32,768
+/// on Linux) to nobody by itself.
+pub fn steady_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 2_000).unwrap_or(0) * 10;
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 22_000)
+        .take(22_000)
+        .find(is_free)
+        .expect("one of so many ports is free")
+}
+
 pub fn coordinator_settings(starter_grant: Credits) -> gristmill_coordinator::Settings {
     gristmill_coordinator::Settings {
-        http_listen: "127.0.0.1:0".parse().unwrap(),
+        http_listen: ([127, 0, 0, 1], steady_port()).into(),
         mesh_listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()],
         starter_grant,
         ..gristmill_coordinator::Settings::default()

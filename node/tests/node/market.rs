@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gristmill_coordinator::server::signing_key_path;
@@ -52,7 +53,7 @@ pub struct Market {
 impl Market {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let coordinator = start_coordinator(folder.path(), 0).await;
+        let coordinator = start_coordinator(folder.path(), steady_port()).await;
         Self {
             coordinator,
             server: Server::start().await,
@@ -109,6 +110,21 @@ impl Market {
     }
 }
 
+/// A free port that stays free while nobody listens there: the system gives those below its ephemeral ones (from 32,768
+/// on Linux) to nobody by itself.
+fn steady_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 2_000).unwrap_or(0) * 10;
+    let is_free = |port: &u16| {
+        let tcp = std::net::TcpListener::bind(("127.0.0.1", *port));
+        tcp.is_ok() && std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok()
+    };
+    std::iter::repeat_with(|| 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 22_000)
+        .take(22_000)
+        .find(is_free)
+        .expect("one of so many ports is free")
+}
+
 /// A node with its state in a folder of the market's.
 pub async fn start_node(
     folder: &Path,
@@ -123,7 +139,7 @@ pub async fn start_node(
     .await
 }
 
-/// A coordinator with its state in a folder of the market's, on a port of its own or a given one.
+/// A coordinator with its state in a folder of the market's, on a given port.
 pub async fn start_coordinator(folder: &Path, port: u16) -> RunningCoordinator {
     let settings = gristmill_coordinator::Settings {
         http_listen: ([127, 0, 0, 1], port).into(),

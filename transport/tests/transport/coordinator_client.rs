@@ -27,7 +27,7 @@ use gristmill_protocol::voucher::Voucher;
 use gristmill_transport::{CoordinatorCallError, CoordinatorClient};
 use serde::Serialize;
 
-use crate::support::{account, clock, handover, keypair, now_ms, sealed, soon};
+use crate::support::{account, clock, handover, keypair, now_ms, sealed, soon, steady_port};
 
 const COORDINATOR: u8 = 100;
 const CALLER: u8 = 1;
@@ -342,9 +342,7 @@ async fn a_coordinator_that_is_busy_is_asked_again_with_fresh_tokens() {
 
 #[tokio::test]
 async fn a_coordinator_that_starts_late_is_found() {
-    let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = reserved.local_addr().unwrap();
-    drop(reserved);
+    let address = SocketAddr::from(([127, 0, 0, 1], steady_port()));
     let client = client_at(address, None);
     let error = soon(client.network()).await.unwrap_err();
     assert!(

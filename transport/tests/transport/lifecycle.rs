@@ -6,7 +6,7 @@ use gristmill_transport::mesh::Multiaddr;
 use gristmill_transport::{Mesh, MeshConfig, MeshError, OpenJobError, PublishError};
 
 use crate::support::{
-    account, clock, connected, job_pair, keypair, knowing, quic_only, sealed, soon, start, until,
+    account, clock, connected, job_pair, keypair, knowing, quic_only, sealed, soon, start, steady_port, until,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,12 +87,8 @@ async fn unusable_addresses_are_typed_errors() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bootstrap_peer_that_comes_late_or_comes_back_is_found() {
-    // Finds out a free port, which the bootstrap peer takes only later.
-    let port = std::net::UdpSocket::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    // The bootstrap peer takes it only later.
+    let port = steady_port();
     let address: Multiaddr = format!("/ip4/127.0.0.1/udp/{port}/quic-v1").parse().unwrap();
     let bootstrap: Multiaddr = format!("{address}/p2p/{}", account(2)).parse().unwrap();
     let fixed = MeshConfig {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gristmill_protocol::codec;
@@ -16,6 +17,21 @@ use gristmill_transport::{Clock, ConsumerJobStream, IncomingJobs, Mesh, MeshConf
 
 /// Longer than anything here takes; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A free port that stays free while nobody listens there: the system gives those below its ephemeral ones (from 32,768
+/// on Linux) to nobody by itself.
+pub(crate) fn steady_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 2_000).unwrap_or(0) * 10;
+    let is_free = |port: &u16| {
+        let tcp = std::net::TcpListener::bind(("127.0.0.1", *port));
+        tcp.is_ok() && std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok()
+    };
+    std::iter::repeat_with(|| 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 22_000)
+        .take(22_000)
+        .find(is_free)
+        .expect("one of so many ports is free")
+}
 
 /// Waits for what must come.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
