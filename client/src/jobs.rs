@@ -24,6 +24,7 @@ use crate::wallet::lock;
 
 mod attempt;
 mod continuing;
+mod exchange;
 mod explain;
 mod opening;
 mod outbox;
@@ -37,7 +38,7 @@ pub(crate) use explain::no_route;
 use race::RaceEnd;
 pub(crate) use recipient::JobEvent;
 use recipient::Recipient;
-use rounds::{Rounds, may_pass};
+use rounds::Rounds;
 
 /// A request on its way.
 pub(crate) struct Job {
@@ -225,8 +226,7 @@ impl Job {
         }
         let provider = route.provider;
         // Who delivered is paid, and is not asked for the same once more.
-        let is_failure = !has_delivered && verdict.record == Some(RecordEvent::Failed);
-        let may_be_asked_again = is_failure && may_pass(&verdict.failure);
+        let may_be_asked_again = !has_delivered && verdict.may_pass;
         match verdict.action {
             Action::TellProgram => return Err(verdict.failure),
             Action::AskAnother | Action::OpenAnotherChannel => {
@@ -244,6 +244,10 @@ impl Job {
 
     /// Remembers what happened with a provider, and that it was asked.
     fn note(&mut self, failed: &Failed) {
+        // A request that asks somebody in several rounds is one failure all the same.
+        let is_counted = |rounds: &mut Rounds, event| {
+            event != RecordEvent::Failed || rounds.is_first_failure(failed.route.provider)
+        };
         let provider = failed.route.provider;
         // Whose other words were no continuation may still write on where the text stands.
         if self.recipient.answer().seam_error() != Some(SeamError::OtherText) {
@@ -253,7 +257,9 @@ impl Job {
             // An engine's words may quote the prompt; they are for the program alone.
             let code = &failed.verdict.failure.code;
             tracing::debug!(%provider, %code, "a provider did not deliver");
-            self.market.note(provider, event);
+            if is_counted(&mut self.rounds, event) {
+                self.market.note(provider, event);
+            }
         }
     }
 
@@ -281,10 +287,10 @@ impl Job {
         if !self.may_be_asked_later() {
             return Err(failure);
         }
-        let now_ms = self.elapsed_ms();
+        let (now_ms, has_others) = (self.elapsed_ms(), self.has_others());
         let wait_ms = self
             .rounds
-            .next(&failure, now_ms, &mut *lock(&self.market.random));
+            .next(&failure, has_others, now_ms, &mut *lock(&self.market.random));
         let Some(wait_ms) = wait_ms else {
             return Err(failure);
         };

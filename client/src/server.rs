@@ -52,8 +52,8 @@ const WALLET_FILE: &str = "client/wallet.json";
 const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long requests may go on when the client is told to end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long anything else may take to end.
-const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long anything else may take to end: longer than a provider's last word after a cancel is waited for.
+const STOP_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a connection to a provider is kept for the next request.
 const CONNECTION_KEPT: Duration = Duration::from_secs(10 * 60);
 /// Most connections of programs at once.

@@ -193,6 +193,7 @@ impl Settings {
                 file.next_chunk_timeout_seconds,
                 default.job_timeouts.next_chunk_ms,
             )?,
+            last_word_ms: default.job_timeouts.last_word_ms,
         };
         let settings = Self {
             listen: connection.listen.or(file.listen).unwrap_or(default.listen),

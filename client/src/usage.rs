@@ -135,6 +135,16 @@ impl UsageBook {
         lock(&self.spending).reserve(program.key(), program.allowance().cap, amount, (self.clock)())
     }
 
+    fn left(&self, program: &Program) -> Option<Credits> {
+        let key = program.key().zip(program.allowance().cap);
+        lock(&self.spending).left(key, (self.clock)())
+    }
+
+    fn unspent(&self, program: &Program) -> Option<Credits> {
+        let key = program.key().zip(program.allowance().cap);
+        lock(&self.spending).unspent(key, (self.clock)())
+    }
+
     fn settle(&self, reserved: Reserved, cost: Credits) {
         let passed = lock(&self.spending).settle(reserved, cost, (self.clock)());
         if let Some(spent_today) = passed {

@@ -89,6 +89,14 @@ pub fn sum(one: &Usage, other: &Usage) -> Usage {
     })
 }
 
+/// What a usage has grown by since an earlier one.
+#[must_use]
+pub fn difference(usage: &Usage, earlier: &Usage) -> Usage {
+    UNITS.into_iter().fold(Usage::new(), |grown, unit| {
+        grown.with(unit, usage.count(unit).saturating_sub(earlier.count(unit)))
+    })
+}
+
 /// The usage of an answer that several providers wrote: the prompt counts once, as the first one counted it, and what
 /// was written again at a seam does not count. `tokens_before` is what others than the last had written of it.
 #[must_use]
@@ -136,6 +144,13 @@ mod tests {
             (&json[1]["cost"], json[0]["provider"].is_string()),
             (&json!(7), true)
         );
+    }
+
+    #[test]
+    fn what_a_usage_has_grown_by_and_what_it_was_are_the_whole() {
+        let (earlier, whole) = (Usage::tokens(6, 3), Usage::tokens(6, 9).with(Unit::ByteOut, 2));
+        assert_eq!(sum(&earlier, &difference(&whole, &earlier)), whole);
+        assert_eq!(difference(&whole, &whole), Usage::new());
     }
 
     #[test]

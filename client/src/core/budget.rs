@@ -62,6 +62,18 @@ impl Scope {
         }
     }
 
+    /// The same with a lower assumed limit, where `credits` are all that there is and don't pay for the usual one: a
+    /// shorter answer is better than none. A program's own limit is not ours to lower.
+    #[must_use]
+    pub fn affordable_with(self, price: &Price, credits: Option<Credits>) -> Self {
+        let tokens = credits.and_then(|credits| self.affordable_output_tokens(price, credits));
+        let tokens = tokens.and_then(|tokens| u32::try_from(tokens).ok());
+        Self {
+            output_tokens_assumed: tokens.unwrap_or(self.output_tokens_assumed),
+            ..self
+        }
+    }
+
     /// The most that the request can cost with so many output tokens per choice. At least a microcredit: a channel
     /// with nothing left pays for nothing, not even what is free.
     ///
@@ -324,6 +336,17 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn what_is_left_of_a_cap_shortens_an_answer_of_open_length() {
+        let tokens = |scope: Scope, left| scope.affordable_with(&price(), left).output_tokens();
+        let open_ended = scope(728, None);
+        assert_eq!(tokens(open_ended, None), 4_096);
+        assert_eq!(tokens(open_ended, Some(micro(1_000_000))), 4_096);
+        assert_eq!(tokens(open_ended, Some(micro(1_999))), 999);
+        assert_eq!(tokens(open_ended, Some(micro(1_000))), 4_096, "not worth having");
+        assert_eq!(tokens(scope(728, Some(4_000)), Some(micro(1_999))), 4_000);
     }
 
     #[test]

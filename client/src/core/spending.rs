@@ -74,11 +74,14 @@ impl Spent {
         self.ever = self.ever.saturating_add(cost);
     }
 
+    /// What was not spent.
+    const fn unspent(&self, cap: &SpendCap) -> Credits {
+        cap.amount.saturating_sub(self.within(cap.per))
+    }
+
     /// What may still be reserved.
     fn left(&self, cap: &SpendCap) -> Credits {
-        cap.amount
-            .saturating_sub(self.within(cap.per))
-            .saturating_sub(self.reserved)
+        self.unspent(cap).saturating_sub(self.reserved)
     }
 
     fn check(&self, cap: &SpendCap, needed: Credits, whose: Whose) -> Result<(), CapReached> {
@@ -212,16 +215,31 @@ impl Spending {
 
     /// What a program may still reserve: nothing where it is not bounded.
     pub fn left(&mut self, key: Option<(KeyId, SpendCap)>, now_ms: u64) -> Option<Credits> {
+        self.least(key, now_ms, Spent::left)
+    }
+
+    /// What a program has not spent of what it may, whatever is held for requests that run: most of that comes back.
+    /// Nothing where it is not bounded.
+    pub fn unspent(&mut self, key: Option<(KeyId, SpendCap)>, now_ms: u64) -> Option<Credits> {
+        self.least(key, now_ms, Spent::unspent)
+    }
+
+    fn least(
+        &mut self,
+        key: Option<(KeyId, SpendCap)>,
+        now_ms: u64,
+        amount: impl Fn(&Spent, &SpendCap) -> Credits,
+    ) -> Option<Credits> {
         let of_key = key.map(|(key, cap)| {
             let spent = self.keys.entry(key).or_default();
             spent.at(now_ms);
-            spent.left(&cap)
+            amount(spent, &cap)
         });
         self.all.at(now_ms);
-        let of_all = self.stop().map(|cap| self.all.left(&cap));
+        let of_all = self.stop().map(|cap| amount(&self.all, &cap));
         match (of_key, of_all) {
             (Some(key), Some(all)) => Some(key.min(all)),
-            (left, None) | (None, left) => left,
+            (least, None) | (None, least) => least,
         }
     }
 

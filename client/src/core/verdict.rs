@@ -9,6 +9,8 @@ use crate::core::records::RecordEvent;
 /// Seconds until other providers may be there.
 const RETRY_AFTER_SECONDS: u32 = 5;
 
+/// The status of an engine with too much to do, as some services say it.
+const OVERLOADED: u16 = 529;
 /// How long a provider that dropped a stream is left alone, in milliseconds.
 const DROPPED_STREAM_PAUSE_MS: u64 = 200;
 
@@ -19,6 +21,10 @@ pub struct Verdict {
     pub action: Action,
     /// What is noted about the provider.
     pub record: Option<RecordEvent>,
+    /// Whether the same provider may do better a little later: where the connection to it broke or could not be made,
+    /// and where its engine says that it has too much to do. What it got wrong by itself it gets wrong again, and who
+    /// let its time pass has had it.
+    pub may_pass: bool,
     /// What the program is told where nothing else can be done.
     pub failure: ApiFailure,
 }
@@ -43,8 +49,14 @@ impl Verdict {
         Self {
             action,
             record,
+            may_pass: false,
             failure,
         }
+    }
+
+    const fn that_may_pass(mut self) -> Self {
+        self.may_pass = true;
+        self
     }
 
     /// The verdict on a provider that could not be reached.
@@ -52,7 +64,7 @@ impl Verdict {
     pub fn on_unreachable() -> Self {
         let message = "the providers on offer can't be reached now; others may come";
         let failure = ApiFailure::no_provider_available(message, RETRY_AFTER_SECONDS);
-        Self::new(Action::AskAnother, Some(RecordEvent::Failed), failure)
+        Self::new(Action::AskAnother, Some(RecordEvent::Failed), failure).that_may_pass()
     }
 
     /// The verdict on a provider whose answer makes no sense.
@@ -112,7 +124,8 @@ impl Verdict {
             ConsumerFailure::Disconnected => another(
                 RecordEvent::Failed,
                 ApiFailure::provider_failed(failure.to_string()),
-            ),
+            )
+            .that_may_pass(),
             ConsumerFailure::TimedOut => another(
                 RecordEvent::Failed,
                 ApiFailure::provider_timeout(failure.to_string()),
@@ -191,7 +204,11 @@ fn on_engine(failed: &JobFailed) -> Verdict {
         (400..=499, _) => (Action::TellProgram, None),
         _ => (Action::AskAnother, Some(RecordEvent::Failed)),
     };
-    Verdict::new(action, record, failure)
+    let verdict = Verdict::new(action, record, failure);
+    match failed.status {
+        408 | OVERLOADED | 503 => verdict.that_may_pass(),
+        _ => verdict,
+    }
 }
 
 #[cfg(test)]
@@ -250,6 +267,31 @@ mod tests {
                 "{status} {code}"
             );
         }
+    }
+
+    #[test]
+    fn only_what_waiting_mends_may_pass() {
+        for status in [408, 503, 529] {
+            assert!(engine(status, "overloaded").may_pass, "{status}");
+        }
+        assert!(Verdict::on_unreachable().may_pass);
+        assert!(Verdict::on(&ConsumerFailure::Disconnected).may_pass);
+        for status in [400, 402, 500, 501, 502, 504] {
+            assert!(!engine(status, "broken").may_pass, "{status}");
+        }
+        for code in [
+            RefusalCode::ShuttingDown,
+            RefusalCode::ModelNotFound,
+            RefusalCode::PriceAboveCap,
+        ] {
+            assert!(!refusal(code).may_pass, "{code:?}");
+        }
+        assert!(
+            !Verdict::on(&ConsumerFailure::TimedOut).may_pass,
+            "it had its time"
+        );
+        let nonsense = ApiFailure::provider_failed("no chunk");
+        assert!(!Verdict::on_unusable(nonsense).may_pass);
     }
 
     #[test]

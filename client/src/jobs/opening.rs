@@ -7,7 +7,8 @@ use gristmill_protocol::job::OpenJob;
 use gristmill_protocol::session::consumer::{ConsumerFailure, ConsumerSession, ConsumerTerms};
 
 use super::Job;
-use super::attempt::{Attempt, Beginning};
+use super::attempt::Attempt;
+use super::exchange::Beginning;
 use super::outbox::Outbox;
 use crate::coordinator_link::Terms;
 use crate::core::answer::Answer;
@@ -118,14 +119,15 @@ impl Job {
         let request = self.request();
         // The longest that an assumed limit makes the body.
         let body_bytes = request.body_bytes(Some(u64::MAX));
-        Scope {
+        let scope = Scope {
             kind: request.kind,
             body_bytes,
             output_tokens_max: request.output_tokens_max,
             choices: request.choices,
             context_length: route.offer.context_length,
             output_tokens_assumed: self.market.settings.output_tokens_assumed,
-        }
+        };
+        scope.affordable_with(&route.offer.price, self.course.unspent())
     }
 
     /// Reserves on a channel what the request may cost. Other jobs may have been faster with the first one.

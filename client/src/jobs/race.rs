@@ -1,5 +1,5 @@
 //! The way to the first output: one provider, and a second one beside it where the first is late, as the market's
-//! [`HedgePlan`] says. Who gives output first goes on; the other one is cancelled, and paid for what it had delivered,
+//! [`HedgePlan`] says. Who gives output first goes on; the other one is cancelled, and paid for what it had sent by then,
 //! which is nothing or, where its meter counts the prompt, that.
 
 use std::time::Duration;
@@ -116,7 +116,7 @@ impl Job {
         let cost = HedgeCost {
             first: likely_cost(&first.offer.price, &needs),
             second: likely_cost(&second.offer.price, &needs),
-            budget: None,
+            budget: self.course.left(),
         };
         cost.is_fair().then(|| {
             lock(&self.market.records).hedge_began();

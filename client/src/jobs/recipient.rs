@@ -18,6 +18,8 @@ const QUEUE_PIECES: usize = 16;
 pub(crate) enum JobEvent {
     /// A provider takes the job.
     Accepted,
+    /// A provider that took the job has failed before anything came of it: it counts as not accepted.
+    Withdrawn,
     /// A piece of the answer: events of a stream, or the whole.
     Piece(Bytes),
     /// The last piece of an answer that broke off: the failure and the end of the stream.
@@ -84,6 +86,11 @@ impl Recipient {
     /// A provider takes the job.
     pub(super) async fn accepted(&self) -> Result<(), Stop> {
         self.send(JobEvent::Accepted).await
+    }
+
+    /// A provider that took the job has failed before anything came of it.
+    pub(super) async fn withdrawn(&self) -> Result<(), Stop> {
+        self.send(JobEvent::Withdrawn).await
     }
 
     /// A message of the answer, with how many tokens its provider has written by then.

@@ -27,6 +27,8 @@ pub(super) struct Rounds {
     busy_wait_ms: Option<u64>,
     /// Those of them whose failure may pass, and who delivered nothing.
     failed: BTreeSet<AccountId>,
+    /// Whose failure was noted, in any round.
+    noted: BTreeSet<AccountId>,
 }
 
 impl Rounds {
@@ -40,6 +42,7 @@ impl Rounds {
             busy: BTreeSet::new(),
             busy_wait_ms: None,
             failed: BTreeSet::new(),
+            noted: BTreeSet::new(),
         }
     }
 
@@ -78,6 +81,11 @@ impl Rounds {
         }
     }
 
+    /// Whether this request is to be counted among a provider's failures: it is one request, however often it asks.
+    pub(super) fn is_first_failure(&mut self, provider: AccountId) -> bool {
+        self.noted.insert(provider)
+    }
+
     /// A part of the answer came: whoever is asked for the rest is asked for something else.
     pub(super) const fn begin_rest(&mut self) {
         self.attempts = 0;
@@ -88,9 +96,15 @@ impl Rounds {
         self.attempts >= self.attempts_max
     }
 
-    /// Begins the next round: how many milliseconds to wait before it. `None`: there is none, and the program is told
-    /// `failure`.
-    pub(super) fn next(&mut self, failure: &ApiFailure, now_ms: u64, random: &mut impl Rng) -> Option<u64> {
+    /// Begins the next round: how many milliseconds to wait before it. `has_others` says whether there are providers
+    /// that were not asked yet. `None`: there is none, and the program is told `failure`.
+    pub(super) fn next(
+        &mut self,
+        failure: &ApiFailure,
+        has_others: bool,
+        now_ms: u64,
+        random: &mut impl Rng,
+    ) -> Option<u64> {
         if let Some(retry_after_ms) = self.busy_wait_ms.take() {
             let end = RoundEnd::Busy { retry_after_ms };
             if let Some(wait_ms) = self.plan.next_wait_ms(end, now_ms, random) {
@@ -98,11 +112,12 @@ impl Rounds {
                 return Some(wait_ms);
             }
         }
-        if self.failed.is_empty() || !may_pass(failure) {
+        if (self.failed.is_empty() && !has_others) || !may_pass(failure) {
             return None;
         }
         let end = RoundEnd::Failed {
             status: failure.status,
+            is_alone: !has_others && self.failed.union(&self.busy).count() == 1,
         };
         let wait_ms = self.plan.next_wait_ms(end, now_ms, random)?;
         self.let_back(|rounds| &mut rounds.failed);
@@ -119,7 +134,7 @@ impl Rounds {
 }
 
 /// Whether the same request may be answered a little later. Credits do not come by waiting, nor do prices fall.
-pub(super) fn may_pass(failure: &ApiFailure) -> bool {
+fn may_pass(failure: &ApiFailure) -> bool {
     failure.status != 402 && !failure.is_useless_to_repeat && is_worth_another_try(failure.status)
 }
 
@@ -154,22 +169,44 @@ mod tests {
             assert!(!rounds.is_over());
             fail(&mut rounds, TWO, true);
             assert!(rounds.is_over() && rounds.tried().len() == 2);
-            let wait_ms = rounds.next(&failure(502), 0, &mut random).unwrap();
+            let wait_ms = rounds.next(&failure(502), false, 0, &mut random).unwrap();
             assert!(wait_ms.abs_diff(expected_ms) <= expected_ms / 4, "{wait_ms}");
             assert!(!rounds.is_over() && rounds.tried().is_empty());
         }
         fail(&mut rounds, ONE, true);
-        assert_eq!(rounds.next(&failure(502), 0, &mut random), None);
+        assert_eq!(rounds.next(&failure(502), false, 0, &mut random), None);
+    }
+
+    #[test]
+    fn one_provider_alone_is_asked_once_more_and_counts_as_one_failure() {
+        let (mut rounds, mut random) = (Rounds::new(3, None), random());
+        assert!(rounds.is_first_failure(ONE) && !rounds.is_first_failure(ONE));
+        fail(&mut rounds, ONE, true);
+        assert!(rounds.next(&failure(502), false, 0, &mut random).is_some());
+        assert!(!rounds.is_first_failure(ONE) && rounds.is_first_failure(TWO));
+        fail(&mut rounds, ONE, true);
+        let mut beside_others = rounds.clone();
+        assert_eq!(rounds.next(&failure(502), false, 0, &mut random), None);
+        assert!(beside_others.next(&failure(502), true, 0, &mut random).is_some());
+    }
+
+    #[test]
+    fn after_failures_that_do_not_pass_those_are_asked_who_were_not_yet() {
+        let mut rounds = Rounds::new(1, None);
+        fail(&mut rounds, ONE, false);
+        assert_eq!(rounds.clone().next(&failure(500), false, 0, &mut random()), None);
+        assert!(rounds.next(&failure(500), true, 0, &mut random()).is_some());
+        assert_eq!(*rounds.tried(), BTreeSet::from([ONE]));
     }
 
     #[test]
     fn who_delivered_or_lied_is_not_asked_again() {
         let mut rounds = Rounds::new(3, None);
         fail(&mut rounds, ONE, false);
-        assert_eq!(rounds.next(&failure(502), 0, &mut random()), None);
+        assert_eq!(rounds.next(&failure(502), false, 0, &mut random()), None);
         fail(&mut rounds, TWO, true);
         assert_eq!(rounds.tried_for_good(), BTreeSet::from([ONE]));
-        assert!(rounds.next(&failure(502), 0, &mut random()).is_some());
+        assert!(rounds.next(&failure(502), false, 0, &mut random()).is_some());
         assert_eq!(*rounds.tried(), BTreeSet::from([ONE]));
     }
 
@@ -181,12 +218,16 @@ mod tests {
         rounds.has_tried(TWO);
         rounds.was_busy(TWO, 200);
         assert!(!rounds.is_over());
-        let wait_ms = rounds.next(&failure(503), 0, &mut random()).unwrap();
+        let wait_ms = rounds.next(&failure(503), false, 0, &mut random()).unwrap();
         assert!((200..=250).contains(&wait_ms), "{wait_ms}");
         assert!(rounds.tried().is_empty());
         rounds.has_tried(ONE);
         rounds.was_busy(ONE, 60_000);
-        assert_eq!(rounds.next(&failure(503), 0, &mut random()), None, "too long");
+        assert_eq!(
+            rounds.next(&failure(503), false, 0, &mut random()),
+            None,
+            "too long"
+        );
         assert_eq!(*rounds.tried(), BTreeSet::from([ONE]));
     }
 
@@ -200,7 +241,11 @@ mod tests {
         ] {
             let mut rounds = Rounds::new(3, deadline_ms);
             fail(&mut rounds, ONE, true);
-            assert_eq!(rounds.next(&failure, 0, &mut random()), None, "{failure:?}");
+            assert_eq!(
+                rounds.next(&failure, false, 0, &mut random()),
+                None,
+                "{failure:?}"
+            );
         }
     }
 }

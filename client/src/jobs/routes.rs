@@ -59,10 +59,18 @@ impl Job {
 
     /// Whether somebody could be asked in a later round, as far as can be told now.
     pub(super) fn may_be_asked_later(&self) -> bool {
+        self.is_there_beside(self.rounds.tried_for_good())
+    }
+
+    /// Whether there is somebody who was not asked yet.
+    pub(super) fn has_others(&self) -> bool {
+        self.is_there_beside(self.rounds.tried().clone())
+    }
+
+    fn is_there_beside(&self, out: BTreeSet<AccountId>) -> bool {
         let (Some(terms), Ok(constraints)) = (self.market.link.terms(), self.constraints()) else {
             return false;
         };
-        let out = self.rounds.tried_for_good();
         self.fitting_beside(&constraints, &terms, out).is_ok()
     }
 

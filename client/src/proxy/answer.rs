@@ -51,7 +51,7 @@ pub(super) async fn whole(mut events: mpsc::Receiver<JobEvent>) -> Result<Bytes,
     let mut answer = None;
     loop {
         match events.recv().await {
-            Some(JobEvent::Accepted) => {}
+            Some(JobEvent::Accepted | JobEvent::Withdrawn) => {}
             Some(JobEvent::Piece(piece)) => answer = Some(piece),
             Some(JobEvent::Ended(outcome)) => {
                 outcome?;
@@ -63,7 +63,8 @@ pub(super) async fn whole(mut events: mpsc::Receiver<JobEvent>) -> Result<Bytes,
 }
 
 /// Waits for the first piece of a stream or its failure, so that failures still have a status; after an acceptance
-/// for `headers_after` only, since programs give up on silent connections. A stream takes the recording with it.
+/// for `headers_after` only, since programs give up on silent connections. Who accepted and failed has not accepted:
+/// otherwise a failure after some rounds would have no status. A stream takes the recording with it.
 pub(super) async fn stream(
     mut events: mpsc::Receiver<JobEvent>,
     keep_alive: Duration,
@@ -71,7 +72,7 @@ pub(super) async fn stream(
     translation: Translation,
     recording: &mut Option<Recording>,
 ) -> Result<Response, ApiFailure> {
-    let mut accepted_at = None;
+    let (mut accepted_at, mut acceptances) = (None, 0_usize);
     let first = loop {
         let give_up = async {
             match accepted_at {
@@ -86,7 +87,12 @@ pub(super) async fn stream(
         };
         match event {
             Some(JobEvent::Accepted) => {
+                acceptances += 1;
                 accepted_at.get_or_insert_with(Instant::now);
+            }
+            Some(JobEvent::Withdrawn) => {
+                acceptances = acceptances.saturating_sub(1);
+                accepted_at = accepted_at.filter(|_| acceptances > 0);
             }
             Some(event @ (JobEvent::Piece(_) | JobEvent::BrokeOff(_))) => break Some(event),
             Some(JobEvent::Ended(Err(failure))) => return Err(translation.at_own_field(failure)),
@@ -148,7 +154,7 @@ impl EventBody {
                 None => self.events.poll_recv(context),
             };
             match event {
-                Poll::Ready(Some(JobEvent::Accepted)) => {}
+                Poll::Ready(Some(JobEvent::Accepted | JobEvent::Withdrawn)) => {}
                 Poll::Ready(Some(JobEvent::Piece(piece))) => {
                     let piece = self.translation.piece(piece);
                     self.record(&piece);
@@ -248,6 +254,35 @@ mod tests {
         let error = "data: {\"error\":{\"message\":\"gone\",\"type\":\"server_error\",\"param\":null,\
                      \"code\":\"provider_failed\"}}\n\ndata: [DONE]\n\n";
         assert_eq!(body, format!(": ping\n: ping\n{error}"));
+    }
+
+    /// Seen on a loaded machine: rounds took longer than an acceptance keeps the headers back, and a 429 came as an
+    /// event of a stream.
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_after_rounds_of_providers_that_had_accepted_has_a_status() {
+        let (sender, events) = mpsc::channel(4);
+        let rounds = async move {
+            for _ in 0..4 {
+                sender.send(JobEvent::Accepted).await.unwrap();
+                sleep(SECOND / 2).await;
+                sender.send(JobEvent::Withdrawn).await.unwrap();
+                sleep(SECOND).await;
+            }
+            let failure = ApiFailure::too_many_requests();
+            sender.send(JobEvent::Ended(Err(failure))).await.unwrap();
+        };
+        let mut none = None;
+        let answered = stream(events, SECOND, SECOND, Translation::Verbatim, &mut none);
+        let (answered, ()) = tokio::join!(answered, rounds);
+        assert_eq!(answered.unwrap_err().status, 429);
+        // Beside one that failed another one may still be at work.
+        let (sender, events) = mpsc::channel(4);
+        for event in [JobEvent::Accepted, JobEvent::Accepted, JobEvent::Withdrawn] {
+            sender.send(event).await.unwrap();
+        }
+        let began = Instant::now();
+        let answered = stream(events, SECOND, SECOND, Translation::Verbatim, &mut None).await;
+        assert!(answered.is_ok() && began.elapsed() == SECOND);
     }
 
     #[tokio::test(start_paused = true)]

@@ -58,7 +58,7 @@ pub(super) async fn passed(
 async fn next_piece(events: &mut mpsc::Receiver<JobEvent>) -> Result<Option<Bytes>, ApiFailure> {
     loop {
         match events.recv().await {
-            Some(JobEvent::Accepted) => {}
+            Some(JobEvent::Accepted | JobEvent::Withdrawn) => {}
             Some(JobEvent::Piece(piece)) => return Ok(Some(piece)),
             Some(JobEvent::Ended(outcome)) => return outcome.map(|()| None),
             Some(JobEvent::BrokeOff(_)) | None => return Err(ApiFailure::internal()),
@@ -95,7 +95,7 @@ impl Stream for PassedBody {
         while !self.has_ended {
             match self.events.poll_recv(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(JobEvent::Accepted)) => {}
+                Poll::Ready(Some(JobEvent::Accepted | JobEvent::Withdrawn)) => {}
                 Poll::Ready(Some(JobEvent::Piece(piece))) => return self.piece(piece),
                 Poll::Ready(Some(JobEvent::Ended(Ok(())))) => {
                     self.has_ended = true;

@@ -23,8 +23,8 @@ use crate::wallet::lock;
 /// The status of a request whose program went away before its answer was whole: nginx's, for want of a standard one.
 const PROGRAM_WENT_AWAY: (u16, &str) = (499, "client_closed_request");
 
-/// One request, from its beginning to its end. It is noted once: when it is told how it ended, or, where nobody tells
-/// it any more, as failed when it is dropped.
+/// One request, from its beginning to its end. It is noted once: when it was told how it ended and no provider is busy
+/// with it any more, or, where nobody tells it, as failed when it is dropped.
 pub(crate) struct Course {
     book: Arc<UsageBook>,
     request_id: RequestId,
@@ -45,7 +45,17 @@ pub(crate) struct Course {
 struct Progress {
     first_output_ms: Option<u64>,
     shares: Vec<ProviderShare>,
+    /// How many providers are busy with it.
+    busy: usize,
+    ended: Option<Ended>,
     is_noted: bool,
+}
+
+/// What the program was told.
+struct Ended {
+    status: u16,
+    code: Option<String>,
+    duration_ms: u64,
 }
 
 /// What one provider has to do with a request, as long as it is busy with it.
@@ -54,6 +64,9 @@ pub(crate) struct Share {
     trace: Option<TracePosition>,
     asked_after_ms: u64,
     held: Held,
+    /// Where it stands among the shares, once something was delivered or it is over.
+    place: Option<usize>,
+    cost: Credits,
 }
 
 impl Course {
@@ -89,9 +102,19 @@ impl Course {
         }
     }
 
-    /// Whether it has ended, so that what it costs is known.
+    /// What its program may still spend beside what is held for requests that run; nothing where it is not bounded.
+    pub(crate) fn left(&self) -> Option<Credits> {
+        self.book.left(&self.program)
+    }
+
+    /// What its program has not spent of what it may; nothing where it is not bounded.
+    pub(crate) fn unspent(&self) -> Option<Credits> {
+        self.book.unspent(&self.program)
+    }
+
+    /// Whether it has ended, so that what it costs is known; but for what a provider that was cancelled still sends.
     pub(crate) fn is_over(&self) -> bool {
-        lock(&self.progress).is_noted
+        lock(&self.progress).ended.is_some()
     }
 
     /// What it costs so far.
@@ -121,44 +144,54 @@ impl Course {
 
     /// The request is over.
     pub(crate) fn end<T>(&self, outcome: &Result<T, ApiFailure>, program_went_away: bool) {
-        match outcome {
-            Ok(_) => self.note(200, None),
+        let (status, code) = match outcome {
+            Ok(_) => (200, None),
             Err(_) if program_went_away => {
                 let (status, code) = PROGRAM_WENT_AWAY;
-                self.note(status, Some(code.to_owned()));
+                (status, Some(code.to_owned()))
             }
-            Err(failure) => self.note(failure.status, Some(failure.code.clone().into_owned())),
-        }
+            Err(failure) => (failure.status, Some(failure.code.clone().into_owned())),
+        };
+        let duration_ms = self.now_ms();
+        lock(&self.progress).ended.get_or_insert(Ended {
+            status,
+            code,
+            duration_ms,
+        });
+        self.note_if_complete();
     }
 
-    fn note(&self, status: u16, code: Option<String>) {
+    fn note_if_complete(&self) {
         let mut progress = lock(&self.progress);
-        if std::mem::replace(&mut progress.is_noted, true) {
+        if progress.is_noted || progress.busy > 0 {
             return;
         }
+        let Some(ended) = &progress.ended else { return };
         let providers = progress.shares.clone();
         let usage = providers
             .iter()
             .fold(Usage::new(), |usage, share| sum(&usage, &share.usage));
-        let first_token_ms = progress.first_output_ms;
-        drop(progress);
-        self.book.note(FinishedRequest {
+        let costs = providers.iter().map(|share| share.cost);
+        let request = FinishedRequest {
             request_id: self.request_id.clone(),
             key: self.program.label().map(str::to_owned),
             key_id: self.program.key(),
             model: self.model.clone(),
             kind: self.kind,
             is_stream: self.is_stream,
+            cost: costs.fold(Credits::ZERO, Credits::saturating_add),
             providers,
             started_at_ms: self.started_at_ms,
-            first_token_ms,
-            duration_ms: self.now_ms(),
+            first_token_ms: progress.first_output_ms,
+            duration_ms: ended.duration_ms,
             usage,
-            cost: self.cost(),
-            status,
-            code,
+            status: ended.status,
+            code: ended.code.clone(),
             trace: self.trace,
-        });
+        };
+        progress.is_noted = true;
+        drop(progress);
+        self.book.note(request);
     }
 
     fn now_ms(&self) -> u64 {
@@ -169,8 +202,7 @@ impl Course {
 impl Drop for Course {
     fn drop(&mut self) {
         // Its task has ended without a word: it panicked, or the runtime is gone.
-        let failure = ApiFailure::internal();
-        self.note(failure.status, Some(failure.code.into_owned()));
+        self.end(&Err::<(), _>(ApiFailure::internal()), false);
     }
 }
 
@@ -184,10 +216,13 @@ impl Held {
     /// The provider is asked now.
     pub(crate) fn ask(self, provider: AccountId) -> Share {
         let course = &self.course;
+        lock(&course.progress).busy += 1;
         Share {
             provider,
             trace: course.trace.map(|trace| trace.child(&mut rand::rng())),
             asked_after_ms: course.now_ms(),
+            place: None,
+            cost: Credits::ZERO,
             held: self,
         }
     }
@@ -217,19 +252,45 @@ impl Share {
         self.held.course.first_output();
     }
 
-    /// The provider has done its part, or as much of it as it will.
-    pub(crate) fn end(mut self, usage: &Usage, cost: Credits, is_complete: bool) {
-        let course = self.held.course.clone();
+    /// What it has delivered so far.
+    pub(crate) fn delivered(&mut self, usage: &Usage, cost: Credits) {
+        self.cost = cost;
+        let duration_ms = self.held.course.now_ms().saturating_sub(self.asked_after_ms);
         let share = ProviderShare {
             provider: self.provider,
             usage: usage.clone(),
             cost,
             asked_after_ms: self.asked_after_ms,
-            duration_ms: course.now_ms().saturating_sub(self.asked_after_ms),
-            is_complete,
+            duration_ms,
+            is_complete: false,
             trace: self.trace,
         };
-        lock(&course.progress).shares.push(share);
-        self.held.settle(cost);
+        let shares = &mut lock(&self.held.course.progress).shares;
+        match self.place.and_then(|place| shares.get_mut(place)) {
+            Some(known) => *known = share,
+            None => {
+                self.place = Some(shares.len());
+                shares.push(share);
+            }
+        }
+    }
+
+    /// The provider has done its part, or as much of it as it will.
+    pub(crate) fn end(self, is_complete: bool) {
+        let shares = &mut lock(&self.held.course.progress).shares;
+        if let Some(share) = self.place.and_then(|place| shares.get_mut(place)) {
+            share.is_complete = is_complete;
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held.settle(self.cost);
+        let course = &self.held.course;
+        let mut progress = lock(&course.progress);
+        progress.busy = progress.busy.saturating_sub(1);
+        drop(progress);
+        course.note_if_complete();
     }
 }

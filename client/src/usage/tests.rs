@@ -55,15 +55,18 @@ async fn a_request_is_noted_once_with_everybody_who_worked_on_it() {
     let folder = tempfile::tempdir().unwrap();
     let (book, writer) = open(folder.path());
     let request = course(&book, 1, 100);
-    let first = request.hold(Credits::micro(60)).unwrap().ask(account(1));
-    let second = request.hold(Credits::micro(40)).unwrap().ask(account(2));
+    let mut first = request.hold(Credits::micro(60)).unwrap().ask(account(1));
+    let mut second = request.hold(Credits::micro(40)).unwrap().ask(account(2));
     assert_eq!(
         request.hold(Credits::micro(1)).err().unwrap().code,
         "budget_exhausted"
     );
     first.first_output();
-    first.end(&Usage::tokens(5, 2), Credits::micro(30), false);
-    second.end(&Usage::tokens(5, 1), Credits::micro(9), true);
+    first.delivered(&Usage::tokens(5, 1), Credits::micro(20));
+    first.delivered(&Usage::tokens(5, 2), Credits::micro(30));
+    first.end(false);
+    second.delivered(&Usage::tokens(5, 1), Credits::micro(9));
+    second.end(true);
     assert!(!request.is_over());
     request.end(&Ok(()), false);
     request.end(&Err::<(), _>(ApiFailure::internal()), false);
@@ -123,6 +126,28 @@ async fn a_request_of_which_nobody_tells_the_end_failed_and_holds_nothing() {
         (newest[0].status, newest[0].code.as_deref()),
         (499, Some("client_closed_request"))
     );
+}
+
+/// What a provider had on its way when it was cancelled is counted though the program has long been told the end.
+#[tokio::test]
+async fn a_request_is_noted_when_the_last_provider_is_done_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (book, _writer) = open(folder.path());
+    let request = course(&book, 1, 100);
+    let mut winner = request.hold(Credits::micro(50)).unwrap().ask(account(1));
+    let mut loser = request.hold(Credits::micro(50)).unwrap().ask(account(2));
+    loser.delivered(&Usage::tokens(5, 0), Credits::micro(5));
+    winner.delivered(&Usage::tokens(5, 1), Credits::micro(6));
+    winner.end(true);
+    request.end(&Ok(()), false);
+    assert!(request.is_over() && request.cost() == Credits::micro(11));
+    assert_eq!(book.recent(9, None).len(), 0);
+    loser.delivered(&Usage::tokens(5, 2), Credits::micro(7));
+    loser.end(false);
+    let recent = book.recent(9, None);
+    assert_eq!((recent.len(), recent[0].cost), (1, Credits::micro(13)));
+    assert_eq!(recent[0].providers.len(), 2);
+    assert_eq!(book.spent_today(), Credits::micro(13));
 }
 
 #[tokio::test]

@@ -225,6 +225,50 @@ async fn a_thousand_programs_that_hang_up_leave_nothing_behind() {
     nothing_is_reserved(&market, &provider, held_before).await;
 }
 
+/// How many words a flooding provider has on its way when its program hangs up.
+const FLOOD_WORDS: u64 = 400;
+
+/// What a provider has sent and nobody has read when a program hangs up is paid all the same: otherwise it would fill
+/// the channel, and requests would end in 502.
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_that_hang_up_on_a_flood_leave_the_channel_free() {
+    let market = Market::start().await;
+    let setup = Setup {
+        window: 60_000,
+        ..Setup::default()
+    };
+    let mut steps: Vec<Step> = (1..=FLOOD_WORDS)
+        .map(|tokens| Step::Say(text("word "), tokens))
+        .collect();
+    steps.push(Step::WaitFor(Arc::default()));
+    let provider = market.provider(setup, Script::Run(steps)).await;
+    let hang_up = |_| async {
+        let body = chat_body(json!({"stream": true, "max_tokens": FLOOD_WORDS}));
+        let ask = || market.http.post(market.url("/v1/chat/completions")).json(&body);
+        let mut response = ask().send().await.unwrap();
+        // Floods that are being read take the provider's credit window for a moment.
+        while response.status() == 503 {
+            assert!(response.headers().contains_key("retry-after"));
+            response = ask().send().await.unwrap();
+        }
+        assert!(response.status() == 200, "{}", response.text().await.unwrap());
+        response.chunk().await.unwrap().unwrap();
+    };
+    let all = stream::iter(0..3 * AT_ONCE).for_each_concurrent(AT_ONCE, hang_up);
+    timeout(CROWD_PATIENCE, all).await.expect("everybody gets a word");
+
+    let jobs = provider
+        .seen(|jobs| jobs.iter().all(|job| job.end.is_some()))
+        .await;
+    let delivered = jobs.iter().map(|job| job.end.as_ref().unwrap().cost);
+    let delivered = delivered.fold(Credits::ZERO, Credits::saturating_add);
+    assert_eq!(provider.promised(), delivered.microcredits());
+    assert_eq!(provider.vouchers().len(), 1, "one channel was enough");
+    provider.set_script(words(&["Hi"]));
+    assert_eq!(market.chat(json!({"max_tokens": 10})).await.status, 200);
+    assert_eq!(provider.vouchers().len(), 1);
+}
+
 /// A job that may cost nearly everything that the channel has left runs on that channel: one reservation that was
 /// forgotten would be in its way, and another channel would be opened.
 async fn nothing_is_reserved(market: &Market, provider: &TestProvider, held: u64) {

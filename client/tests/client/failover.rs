@@ -110,18 +110,76 @@ async fn attempts_and_rounds_are_bounded() {
     .await;
     let mut providers = Vec::new();
     for _ in 0..4 {
-        let failing = Script::Refuse(RefusalCode::ShuttingDown, 0);
-        providers.push(market.provider(Setup::default(), failing).await);
+        providers.push(market.provider(Setup::default(), failing(503)).await);
     }
+    assert_eq!(market.chat(json!({})).await.error(), (503, "broken".to_owned()));
     assert_eq!(
-        market.chat(json!({})).await.error(),
-        (503, "no_provider_available".to_owned())
+        asked(&providers),
+        2 * 4,
+        "two at once, and again after 1, 2 and 4 seconds"
     );
-    let asked: usize = providers
-        .iter()
-        .map(|provider| provider.jobs.borrow().len())
-        .sum();
-    assert_eq!(asked, 2 * 4, "two at once, and again after 1, 2 and 4 seconds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waiting_does_not_mend_is_told_when_everybody_was_asked_once() {
+    let shutting_down = Script::Refuse(RefusalCode::ShuttingDown, 0);
+    for (script, told) in [(failing(500), 500), (shutting_down, 503)] {
+        let market = Market::start_with(STARTER, |mut settings| {
+            settings.attempts_max = 2;
+            settings
+        })
+        .await;
+        let mut providers = Vec::new();
+        for _ in 0..3 {
+            providers.push(market.provider(Setup::default(), script.clone()).await);
+        }
+        assert_eq!(market.chat(json!({})).await.error().0, told);
+        assert_eq!(
+            asked(&providers),
+            3,
+            "two at once, and the third one a second later"
+        );
+    }
+}
+
+/// A program that has its own retries hears at once what it can't change, and a second later what may have passed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_provider_is_asked_once_more_where_that_may_help() {
+    for (status, times) in [(500, 1), (503, 2)] {
+        let market = Market::start().await;
+        let provider = market.provider(Setup::default(), failing(status)).await;
+        assert_eq!(
+            market.chat(json!({})).await.error(),
+            (status, "broken".to_owned())
+        );
+        assert_eq!(provider.jobs.borrow().len(), times, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_counts_once_for_the_breaker_however_often_it_asks() {
+    let market = Market::start().await;
+    let provider = market.provider(Setup::default(), failing(503)).await;
+    for request in 1..=5 {
+        assert_eq!(market.chat(json!({})).await.error().0, 503);
+        let jobs = provider.jobs.borrow().len();
+        // The fifth failure in a row closes it out before it is asked again.
+        assert_eq!(jobs, (request * 2).min(9), "request {request}");
+    }
+    let told = market.chat(json!({})).await;
+    assert!(told.text.contains("again and again"), "{}", told.text);
+    assert_eq!(provider.jobs.borrow().len(), 9);
+}
+
+/// An engine that answers with a status.
+fn failing(status: u16) -> Script {
+    let failed = JobFailed::new(status, "broken", "so it is", None);
+    Script::Run(vec![Step::Fail(failed)])
+}
+
+fn asked(providers: &[TestProvider]) -> usize {
+    let jobs = providers.iter().map(|provider| provider.jobs.borrow().len());
+    jobs.sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]

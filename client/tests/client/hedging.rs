@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::harness::{Answer, Market, STARTER, chat_body};
+use crate::keys;
 use crate::provider::{Script, Setup, Step, TestProvider, finish, text, words};
 
 /// A market where a first output is late after 300 ms.
@@ -145,24 +146,59 @@ async fn nobody_far_dearer_is_asked_beside_a_late_one() {
     assert_eq!((content(&answer).as_str(), dear.jobs.borrow().len()), ("late", 0));
 }
 
+/// Both together may cost a tenth of what the key has left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_with_little_left_pays_for_no_second_provider() {
+    let market = market().await;
+    let key = keys::create(&market, "poor", " --cap 1 --per day").await;
+    let goes_on = Arc::new(Notify::new());
+    let steps = vec![
+        Step::WaitFor(goes_on.clone()),
+        Step::Say(text("late"), 1),
+        Step::Say(finish(), 1),
+    ];
+    let offer = |price| Setup {
+        window: 10_000_000,
+        ..offer(price)
+    };
+    let first = market.provider(offer(20), Script::Run(steps)).await;
+    let other = market.provider(offer(50), words(&["other"])).await;
+    let long = json!({
+        "max_tokens": 10,
+        "messages": [{"role": "user", "content": "grind ".repeat(1_300)}],
+    });
+    let later = async {
+        first.seen(|jobs| jobs.len() == 1).await;
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        goes_on.notify_one();
+    };
+    let (answer, ()) = tokio::join!(keys::chat(&market, &key, long.clone()), later);
+    assert_eq!(
+        (content(&answer).as_str(), other.jobs.borrow().len()),
+        ("late", 0)
+    );
+    // A key without a cap pays for one.
+    let rich = keys::create(&market, "rich", "").await;
+    first.set_script(silent());
+    assert_eq!(content(&keys::chat(&market, &rich, long).await), "other");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_recovers_is_asked_again_and_paid_once() {
     let market = Market::start().await;
-    let broken = Script::Run(vec![Step::Fail(JobFailed::new(
-        500,
-        "server_error",
-        "out of memory",
-        None,
-    ))]);
+    let fails = Arc::new(Notify::new());
+    let loading = JobFailed::new(503, "unavailable", "the model is being loaded", None);
+    let broken = Script::Run(vec![Step::WaitFor(fails.clone()), Step::Fail(loading)]);
     let provider = market.provider(offer(20), broken).await;
     let recovers = async {
-        provider.seen(|jobs| jobs.len() == 2).await;
+        provider.seen(|jobs| jobs.len() == 1).await;
         provider.set_script(words(&["Hi"]));
+        fails.notify_one();
     };
     let (answer, ()) = tokio::join!(market.chat(short()), recovers);
     assert_eq!(content(&answer), "Hi");
     provider.seen(|jobs| jobs.last().unwrap().end.is_some()).await;
-    assert_eq!((provider.jobs.borrow().len(), provider.promised()), (3, 4 * 20));
+    assert_eq!((provider.jobs.borrow().len(), provider.promised()), (2, 4 * 20));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -148,9 +148,11 @@ async fn a_key_belongs_to_one_body_and_makes_sense() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_attempt_can_be_repeated() {
     let broken = JobFailed::new(500, "server_error", "out of memory", None);
-    // Who has delivered nothing is asked four times for the first request, who is paid for a part of it once.
+    let overloaded = JobFailed::new(503, "unavailable", "too much to do", None);
+    // Who has too much to do is asked twice for the first request, who breaks or is paid for a part of it once.
     for (steps, jobs) in [
-        (vec![Step::Fail(broken)], 4 + 1),
+        (vec![Step::Fail(overloaded)], 2 + 1),
+        (vec![Step::Fail(broken)], 1 + 1),
         (vec![Step::Say(text("lost"), 1), Step::Die], 1 + 1),
     ] {
         for stream in [false, true] {

@@ -222,3 +222,17 @@ async fn a_cap_is_never_passed_however_many_ask_at_once() {
         "another key has its own"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_cap_shortens_an_answer_whose_length_was_left_open() {
+    let market = Market::start().await;
+    let provider = market.provider(Setup::default(), words(&["Hi"])).await;
+    let key = create(&market, "few", " --cap 0.002 --per day").await;
+    let too_long = chat(&market, &key, json!({"max_tokens": 4_000})).await;
+    assert_eq!(too_long.error(), (402, "insufficient_credits".to_owned()));
+    let answer = chat(&market, &key, json!({})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let body: Value = serde_json::from_slice(&provider.jobs.borrow()[0].body).unwrap();
+    let limit = body["max_tokens"].as_u64().unwrap();
+    assert!((1_000..2_000).contains(&limit), "{limit}");
+}

@@ -109,6 +109,36 @@ async fn a_stream_that_was_dropped_beside_another_is_opened_again_when_the_other
     assert_eq!((first.status, second.status), (200, 200));
 }
 
+/// Seen on a loaded machine: a stream that was dropped over its provider's limit handed in what other jobs of the
+/// channel owed, though their own streams were whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_stream_hands_in_nothing_of_what_other_jobs_owe() {
+    let market = Market::start().await;
+    let (goes_on, drops) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let steps = vec![
+        Step::Say(text("Hi"), 1),
+        Step::WaitFor(goes_on.clone()),
+        Step::Say(finish(), 1),
+    ];
+    let provider = market.provider(Setup::default(), Script::Run(steps)).await;
+    let body = crate::harness::chat_body(json!({"max_tokens": 10, "stream": true}));
+    let request = market.http.post(market.url("/v1/chat/completions")).json(&body);
+    let mut owing = request.send().await.unwrap();
+    owing.chunk().await.unwrap().unwrap();
+    provider.set_script(Script::Drop(drops.clone()));
+    let dropped = async {
+        provider.seen(|jobs| jobs.len() == 2).await;
+        provider.set_script(words(&["Hi"]));
+        drops.notify_one();
+    };
+    let (answer, ()) = tokio::join!(market.chat(json!({"max_tokens": 10})), dropped);
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(market.balance().await.1, 1_000_000, "nothing was settled");
+    goes_on.notify_one();
+    assert!(owing.text().await.unwrap().contains("[DONE]"));
+    assert_eq!(market.balance().await.1, 1_000_000);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_is_used_up_is_replaced_once() {
     let market = Market::start().await;

@@ -62,6 +62,8 @@ pub(super) struct JobRun {
     place: Option<JobPlace>,
     work: Option<EngineTask>,
     broken_off: bool,
+    /// Whether the consumer's stream has ended, so that it hears nothing more.
+    is_hung_up: bool,
     body_by_ms: u64,
     began: Instant,
     /// When the first text came, after the beginning.
@@ -97,6 +99,7 @@ impl JobRun {
             place: Some(taken.place),
             work: None,
             broken_off: false,
+            is_hung_up: false,
             began: Instant::now(),
             first_text: None,
             outcome: None,
@@ -162,6 +165,7 @@ impl JobRun {
     }
 
     fn handle(&mut self, event: ProviderEvent) {
+        self.is_hung_up |= event == ProviderEvent::StreamClosed;
         let now_ms = (self.host.clock)();
         let effects = self.session.handle(event, &mut self.channel.lock(), now_ms);
         self.apply(effects);
@@ -279,7 +283,8 @@ impl JobRun {
         drop(self.place);
         let (channel, vouchers) = (&self.channel, &self.host.vouchers);
         let last_words = async {
-            if outcome.reason != ProviderEnd::ConsumerLeft {
+            // Who cancelled still hears the last word and pays; who hung up does neither.
+            if outcome.reason != ProviderEnd::ConsumerLeft || !self.is_hung_up {
                 self.outbox.finish().await;
                 // A voucher that comes late is as good as one in time.
                 hear_out(self.receiver, |frame| {

@@ -8,6 +8,8 @@ use rand::{Rng, RngExt as _};
 
 /// The waits between rounds, in milliseconds, before they are spread.
 pub const RETRY_WAITS_MS: [u64; 3] = [1_000, 2_000, 4_000];
+/// So many of them where only one provider could be asked again.
+const WAITS_ALONE: usize = 1;
 /// A wait is longer or shorter by up to one part in so many.
 const SPREAD: u64 = 4;
 /// Longest time that a request waits in all for providers that said they are busy, in milliseconds.
@@ -39,6 +41,8 @@ pub enum RoundEnd {
     Failed {
         /// What the program would be told.
         status: u16,
+        /// Whether there is only one provider that could be asked in the next round.
+        is_alone: bool,
     },
 }
 
@@ -66,7 +70,10 @@ impl RetryPlan {
     /// end at or after the deadline is not begun.
     pub fn next_wait_ms(&mut self, end: RoundEnd, now_ms: u64, random: &mut impl Rng) -> Option<u64> {
         match end {
-            RoundEnd::Failed { status } if !is_worth_another_try(status) => None,
+            RoundEnd::Failed { status, .. } if !is_worth_another_try(status) => None,
+            // One more try covers a connection that broke. Somebody who fails twice is not waited for further where
+            // nobody could take its place.
+            RoundEnd::Failed { is_alone: true, .. } if self.waits_taken >= WAITS_ALONE => None,
             RoundEnd::Failed { .. } => {
                 let wait_ms = spread(*RETRY_WAITS_MS.get(self.waits_taken)?, random);
                 self.ends_in_time(wait_ms, now_ms).then(|| {
@@ -112,7 +119,10 @@ mod tests {
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha8Rng;
 
-    const FAILED: RoundEnd = RoundEnd::Failed { status: 502 };
+    const FAILED: RoundEnd = RoundEnd::Failed {
+        status: 502,
+        is_alone: false,
+    };
 
     #[test]
     fn waits_are_one_two_and_four_seconds_and_then_no_more() {
@@ -126,10 +136,27 @@ mod tests {
     }
 
     #[test]
+    fn one_provider_alone_gets_one_more_try() {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let mut plan = RetryPlan::new(None);
+        let alone = RoundEnd::Failed {
+            status: 502,
+            is_alone: true,
+        };
+        assert!((750..=1_250).contains(&plan.next_wait_ms(alone, 0, &mut random).unwrap()));
+        assert_eq!(plan.next_wait_ms(alone, 0, &mut random), None);
+        let wait_ms = plan.next_wait_ms(FAILED, 0, &mut random);
+        assert!(wait_ms.is_some(), "others have come meanwhile");
+    }
+
+    #[test]
     fn what_is_wrong_with_the_request_is_not_tried_again() {
         let mut random = ChaCha8Rng::seed_from_u64(1);
         for status in [200, 400, 401, 403, 404, 413, 415, 422] {
-            let end = RoundEnd::Failed { status };
+            let end = RoundEnd::Failed {
+                status,
+                is_alone: false,
+            };
             assert_eq!(
                 RetryPlan::new(None).next_wait_ms(end, 0, &mut random),
                 None,
@@ -137,7 +164,10 @@ mod tests {
             );
         }
         for status in [402, 408, 409, 425, 429, 500, 502, 503, 504, 529] {
-            let end = RoundEnd::Failed { status };
+            let end = RoundEnd::Failed {
+                status,
+                is_alone: false,
+            };
             assert!(
                 RetryPlan::new(None).next_wait_ms(end, 0, &mut random).is_some(),
                 "{status}"
@@ -207,7 +237,7 @@ mod tests {
                     let end = if *is_busy {
                         RoundEnd::Busy { retry_after_ms: *retry_after_ms }
                     } else {
-                        RoundEnd::Failed { status: *status }
+                        RoundEnd::Failed { status: *status, is_alone: status.is_multiple_of(2) }
                     };
                     if let Some(wait_ms) = plan.next_wait_ms(end, now_ms, &mut random) {
                         now_ms += wait_ms;

@@ -22,6 +22,9 @@ pub struct ConsumerTimeouts {
     pub first_chunk_ms: u64,
     /// From one chunk to the next.
     pub next_chunk_ms: u64,
+    /// From a cancel to the provider's last word, or to the next of the frames that were on their way; for all of them
+    /// together no longer than for the next chunk.
+    pub last_word_ms: u64,
 }
 
 impl Default for ConsumerTimeouts {
@@ -30,6 +33,7 @@ impl Default for ConsumerTimeouts {
             answer_ms: 3_000,
             first_chunk_ms: 120_000,
             next_chunk_ms: 60_000,
+            last_word_ms: 5_000,
         }
     }
 }
@@ -58,8 +62,11 @@ pub struct ConsumerTerms {
 pub enum ConsumerEvent {
     /// A frame arrived.
     Frame(Box<ProviderFrame>),
-    /// The program went away.
+    /// The program went away. What is on its way by then is still taken and paid for, so that both sides agree on what
+    /// the channel owes; the session ends with the provider's last word.
     Cancel,
+    /// What came is of no use. It is paid for, and nothing that comes after it is.
+    Reject,
     /// The stream broke or was closed.
     StreamClosed,
     /// The time of [`ConsumerSession::deadline_ms`] has come, or the driver looks whether it has.
@@ -137,6 +144,12 @@ pub struct ConsumerSession {
     payload_bytes: u64,
     transcript: blake3::Hasher,
     deadline_ms: u64,
+    /// Why the provider was told to stop, where it was.
+    leaving: Option<ConsumerFailure>,
+    /// The worth of what came since then.
+    since_cancel: Credits,
+    /// How long all that is waited for.
+    leave_by_ms: u64,
 }
 
 impl ConsumerSession {
@@ -161,6 +174,9 @@ impl ConsumerSession {
             payload_bytes: 0,
             transcript: blake3::Hasher::new(),
             deadline_ms: now_ms.saturating_add(timeouts.answer_ms),
+            leaving: None,
+            since_cancel: Credits::ZERO,
+            leave_by_ms: u64::MAX,
             timeouts,
             terms,
         })
@@ -178,10 +194,22 @@ impl ConsumerSession {
         &self.meter
     }
 
+    /// What that costs.
+    #[must_use]
+    pub const fn cost(&self) -> Credits {
+        self.cost
+    }
+
     /// Whether the session is over.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.state == State::Ended
+    }
+
+    /// Whether the provider was told to stop, and only its last word is waited for.
+    #[must_use]
+    pub const fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
     }
 
     /// Goes one step.
@@ -200,7 +228,11 @@ impl ConsumerSession {
                 Ok(()) => return effects,
                 Err(failure) => failure,
             },
-            ConsumerEvent::Cancel => ConsumerFailure::Cancelled,
+            ConsumerEvent::Cancel => {
+                self.cancel(channel, now_ms, &mut effects);
+                return effects;
+            }
+            ConsumerEvent::Reject => ConsumerFailure::Cancelled,
             ConsumerEvent::StreamClosed => ConsumerFailure::Disconnected,
             ConsumerEvent::Tick if now_ms >= self.deadline_ms => ConsumerFailure::TimedOut,
             ConsumerEvent::Tick => return effects,
@@ -224,11 +256,11 @@ impl ConsumerSession {
                 Err(ConsumerFailure::Refused(refused))
             }
             (State::Receiving { price, window }, ProviderFrame::Chunk(chunk)) => {
-                self.deadline_ms = now_ms.saturating_add(self.timeouts.next_chunk_ms);
+                self.wait_for(self.timeouts.next_chunk_ms, now_ms);
                 self.chunk(chunk, &price, window, channel, effects)
             }
-            (State::Receiving { price, .. }, ProviderFrame::Done(done)) => {
-                self.done(done, &price, channel, effects)
+            (State::Receiving { price, window }, ProviderFrame::Done(done)) => {
+                self.done(done, &price, window, channel, effects)
             }
             (_, ProviderFrame::Failed(failed)) => Err(ConsumerFailure::Failed(failed)),
             (_, frame) => Err(misbehaved(match frame {
@@ -255,12 +287,14 @@ impl ConsumerSession {
             .reconcile(accepted.highest_voucher.as_ref(), &self.terms.request_id)
             .map_err(|error| ConsumerFailure::Misbehaved(error.to_string()))?;
         effects.extend(owed.map(ConsumerFrame::Voucher).map(ConsumerEffect::Send));
-        self.deadline_ms = now_ms.saturating_add(self.timeouts.first_chunk_ms);
+        self.wait_for(self.timeouts.first_chunk_ms, now_ms);
         self.state = State::Receiving {
             price: accepted.price.clone(),
             window: accepted.credit_window,
         };
-        effects.push(ConsumerEffect::Accepted(Box::new(accepted)));
+        if !self.is_leaving() {
+            effects.push(ConsumerEffect::Accepted(Box::new(accepted)));
+        }
         Ok(())
     }
 
@@ -289,11 +323,15 @@ impl ConsumerSession {
             // How much of an unfinished message is text shows when it is whole.
             text = text.saturating_add(self.message.len() as u64);
         }
-        self.owe(&chunk.meter, text, price, channel)?;
+        self.owe(&chunk.meter, text, price, window, channel)?;
         if chunk.ends_message {
-            effects.push(ConsumerEffect::Message(std::mem::take(&mut self.message)));
+            let message = std::mem::take(&mut self.message);
+            if !self.is_leaving() {
+                effects.push(ConsumerEffect::Message(message));
+            }
         }
-        if channel.voucher_due(window) {
+        // What a cancelled job sends on is paid for when it has ended: a voucher would let it send more.
+        if !self.is_leaving() && channel.voucher_due(window) {
             self.pay(channel, effects);
         }
         Ok(())
@@ -305,6 +343,7 @@ impl ConsumerSession {
         meter: &Usage,
         text_bytes: u64,
         price: &Price,
+        window: Credits,
         channel: &mut ConsumerChannel,
     ) -> Result<(), ConsumerFailure> {
         if !meter.covers(&self.meter) {
@@ -328,6 +367,14 @@ impl ConsumerSession {
             return Err(ConsumerFailure::AboveReservation(self.terms.cost_max));
         }
         let grown = cost.saturating_sub(self.cost);
+        if self.is_leaving() {
+            // An honest provider has no more than its window on the way when it hears of the cancel.
+            let since_cancel = self.since_cancel.saturating_add(grown);
+            if since_cancel > window {
+                return Err(ConsumerFailure::Cancelled);
+            }
+            self.since_cancel = since_cancel;
+        }
         channel
             .receive(grown)
             .map_err(|_| ConsumerFailure::AboveReservation(self.terms.cost_max))?;
@@ -342,13 +389,14 @@ impl ConsumerSession {
         &mut self,
         done: JobDone,
         price: &Price,
+        window: Credits,
         channel: &mut ConsumerChannel,
         effects: &mut Vec<ConsumerEffect>,
     ) -> Result<(), ConsumerFailure> {
         if !self.message.is_empty() {
             return Err(misbehaved("its answer ended inside a message"));
         }
-        self.owe(&done.usage, self.text_bytes, price, channel)?;
+        self.owe(&done.usage, self.text_bytes, price, window, channel)?;
         let expected = Delivery {
             channel: channel.id(),
             request_id: self.terms.request_id.clone(),
@@ -364,8 +412,33 @@ impl ConsumerSession {
         let transcript = *self.transcript.finalize().as_bytes();
         let voucher = channel.promise_again(&self.terms.request_id, transcript);
         effects.extend(voucher.map(ConsumerFrame::Voucher).map(ConsumerEffect::Send));
-        self.end(Ok(done.delivery), channel, effects);
+        let result = self.leaving.take().map_or(Ok(done.delivery), Err);
+        self.end(result, channel, effects);
         Ok(())
+    }
+
+    /// Sets the deadline of what comes next.
+    fn wait_for(&mut self, milliseconds: u64, now_ms: u64) {
+        let milliseconds = match self.is_leaving() {
+            true => self.timeouts.last_word_ms,
+            false => milliseconds,
+        };
+        self.deadline_ms = now_ms.saturating_add(milliseconds).min(self.leave_by_ms);
+    }
+
+    /// Pays for what was received, tells the provider to stop, and waits for its last word.
+    ///
+    /// What the provider has sent by then counts as delivered on its side. Nobody would ever pay for it if it went
+    /// unread, and a channel of which many jobs are cancelled would fill up with it.
+    fn cancel(&mut self, channel: &mut ConsumerChannel, now_ms: u64, effects: &mut Vec<ConsumerEffect>) {
+        if self.is_leaving() {
+            return;
+        }
+        self.pay(channel, effects);
+        effects.push(ConsumerEffect::Send(ConsumerFrame::Cancel));
+        self.leaving = Some(ConsumerFailure::Cancelled);
+        self.leave_by_ms = now_ms.saturating_add(self.timeouts.next_chunk_ms);
+        self.wait_for(self.timeouts.last_word_ms, now_ms);
     }
 
     fn pay(&self, channel: &mut ConsumerChannel, effects: &mut Vec<ConsumerEffect>) {
@@ -384,11 +457,17 @@ impl ConsumerSession {
         // Also where the stream broke: what is promised outlives a restart, and a provider that does not hear it now
         // is told with the next job on the channel.
         self.pay(channel, effects);
+        let was_told = self.is_leaving();
+        // A lie weighs more than why the provider was left.
+        let failure = match (self.leaving.take(), failure) {
+            (None, failure) | (Some(_), failure @ ConsumerFailure::Misbehaved(_)) => failure,
+            (Some(leaving), _) => leaving,
+        };
         let hears_no_more = matches!(
             failure,
             ConsumerFailure::Refused(_) | ConsumerFailure::Failed(_) | ConsumerFailure::Disconnected
         );
-        if !hears_no_more {
+        if !hears_no_more && !was_told {
             effects.push(ConsumerEffect::Send(ConsumerFrame::Cancel));
         }
         self.end(Err(failure), channel, effects);

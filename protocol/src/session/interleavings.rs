@@ -24,6 +24,8 @@ use crate::tokens::TicketClaims;
 use crate::usage::{Price, Unit, Usage};
 use crate::voucher::Voucher;
 
+mod cancelling;
+
 const LIMIT: Credits = Credits::micro(100_000);
 const WINDOW: Credits = Credits::micro(8_000);
 
@@ -236,7 +238,12 @@ impl World {
     }
 
     fn deliver_to_provider(&mut self, index: usize, twice: bool) {
-        let Some(frame) = self.streams[index].to_provider.pop_front() else {
+        let stream = &mut self.streams[index];
+        let Some(frame) = stream.to_provider.pop_front() else {
+            // Who has ended its session closes the stream behind its last frame.
+            if stream.consumer_outcome.is_some() {
+                self.provider_event(index, ProviderEvent::StreamClosed);
+            }
             return;
         };
         let event = match frame {
@@ -254,8 +261,11 @@ impl World {
     }
 
     fn deliver_to_consumer(&mut self, index: usize) {
-        if let Some(frame) = self.streams[index].to_consumer.pop_front() {
+        let stream = &mut self.streams[index];
+        if let Some(frame) = stream.to_consumer.pop_front() {
             self.consumer_event(index, ConsumerEvent::Frame(Box::new(frame)));
+        } else if stream.provider_outcome.is_some() {
+            self.consumer_event(index, ConsumerEvent::StreamClosed);
         }
     }
 

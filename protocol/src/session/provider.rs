@@ -3,59 +3,19 @@
 
 use std::collections::VecDeque;
 
-use crate::channel::{AdmissionRefusal, ProviderChannel, window_part};
-use crate::codec::PAYLOAD_MAX_BYTES;
+use crate::channel::{AdmissionRefusal, ProviderChannel};
 use crate::content::tokens_max;
 use crate::credits::Credits;
 use crate::identity::{Keypair, Signed};
-use crate::job::{
-    Chunk, Delivery, JobAccepted, JobDone, JobFailed, JobKind, JobRefused, ProviderFrame, RefusalCode,
-    RequestId,
-};
-use crate::usage::{Price, Unit, Usage};
+use crate::job::{Chunk, Delivery, JobAccepted, JobDone, JobFailed, JobRefused, ProviderFrame, RefusalCode};
+use crate::usage::{Unit, Usage};
 use crate::voucher::Voucher;
 
-/// Most slices that one engine message is cut into so that its parts are paid for one by one.
-const SLICES_MAX: u64 = 4_096;
+mod slices;
+mod terms;
 
-/// How long a provider waits, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProviderTimeouts {
-    /// For the next part of the body.
-    pub body_ms: u64,
-    /// For the engine's whole work.
-    pub engine_ms: u64,
-    /// For a voucher that lets the next chunk go.
-    pub voucher_ms: u64,
-    /// For the last voucher after the answer.
-    pub settlement_ms: u64,
-}
-
-impl Default for ProviderTimeouts {
-    fn default() -> Self {
-        Self {
-            body_ms: 30_000,
-            engine_ms: 900_000,
-            voucher_ms: 30_000,
-            settlement_ms: 10_000,
-        }
-    }
-}
-
-/// What a provider agreed to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProviderTerms {
-    /// The request.
-    pub request_id: RequestId,
-    /// What is asked for.
-    pub kind: JobKind,
-    /// The price of the offer.
-    pub price: Price,
-    /// How many bytes of body will come.
-    pub body_bytes: u64,
-    /// How many jobs wait before this one.
-    pub position: u32,
-}
+use slices::{Growth, Slice};
+pub use terms::{ProviderTerms, ProviderTimeouts};
 
 /// What happens to a provider's session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,16 +99,6 @@ enum State {
     Running,
     Settling(ProviderEnd),
     Ended,
-}
-
-/// A piece of a message that is paid for as a whole.
-#[derive(Clone, Debug)]
-struct Slice {
-    payload: Vec<u8>,
-    ends_message: bool,
-    meter: Usage,
-    /// What the job costs once this slice is delivered.
-    total: Credits,
 }
 
 /// What follows the last slice.
@@ -270,19 +220,24 @@ impl ProviderSession {
                 self.take_voucher(*voucher, channel, now_ms, &mut effects);
             }
             (_, ProviderEvent::ChannelPaid) => self.deliver(channel, now_ms, &mut effects),
-            (State::Settling(reason), ProviderEvent::Cancel | ProviderEvent::StreamClosed) => {
+            (State::ReadingBody | State::Running, ProviderEvent::Cancel) => {
+                self.cancelled(channel, now_ms, &mut effects);
+            }
+            // It still pays for what is on its way.
+            (State::Settling(_), ProviderEvent::Cancel) => {}
+            (State::Settling(reason), ProviderEvent::StreamClosed) => {
                 self.end(reason, channel, &mut effects);
             }
-            (_, ProviderEvent::Cancel | ProviderEvent::StreamClosed) => {
+            (_, ProviderEvent::StreamClosed) => {
                 effects.push(ProviderEffect::StopEngine);
                 self.end(ProviderEnd::ConsumerLeft, channel, &mut effects);
             }
             (State::Running, ProviderEvent::EngineOutput { message, meter }) => {
-                self.cut_into_slices(message, true, &meter, channel.window());
+                self.cut_into_slices(&message, true, &meter, channel.window());
                 self.deliver(channel, now_ms, &mut effects);
             }
             (State::Running, ProviderEvent::EngineFinished { usage }) => {
-                self.cut_into_slices(Vec::new(), false, &usage, channel.window());
+                self.cut_into_slices(&[], false, &usage, channel.window());
                 self.ending = Some(Ending::Done);
                 self.deliver(channel, now_ms, &mut effects);
             }
@@ -300,6 +255,20 @@ impl ProviderSession {
             ) => {}
         }
         effects
+    }
+
+    /// Stops, says so behind everything that was sent, and waits for the voucher over that.
+    fn cancelled(&mut self, channel: &mut ProviderChannel, now_ms: u64, effects: &mut Vec<ProviderEffect>) {
+        effects.push(ProviderEffect::StopEngine);
+        self.waiting.clear();
+        self.ending = None;
+        channel.release(std::mem::take(&mut self.reservation));
+        let failed = JobFailed::new(499, "cancelled", "the consumer cancelled the job", None);
+        effects.push(ProviderEffect::Send(ProviderFrame::Failed(failed)));
+        self.settle(ProviderEnd::ConsumerLeft, now_ms);
+        if self.delivered_cost.is_zero() || channel.unpaid().is_zero() {
+            self.end(ProviderEnd::ConsumerLeft, channel, effects);
+        }
     }
 
     fn read_body(
@@ -350,57 +319,28 @@ impl ProviderSession {
         }
     }
 
-    /// Cuts what the meter grew by into slices of at most a part of the window each, so that a consumer that
-    /// stops paying has received at most what the window allows, however large a message is.
-    fn cut_into_slices(&mut self, message: Vec<u8>, ends_message: bool, meter: &Usage, window: Credits) {
-        let (from, to) = (self.metered.clone(), self.metered.maximum(meter));
-        let costs = (self.terms.price.cost(&from), self.terms.price.cost(&to));
-        let (Ok(cost_from), Ok(cost_to)) = costs else {
-            let reason = "the meter passed the largest amount there is";
-            self.ending = Some(Ending::Failed(JobFailed::new(
-                500,
-                "meter_overflow",
-                reason,
-                None,
-            )));
-            return;
+    /// Lines up what the meter grew by in slices of at most a part of the window each, so that a consumer that stops
+    /// paying has received at most what the window allows, however large a message is.
+    fn cut_into_slices(&mut self, message: &[u8], ends_message: bool, meter: &Usage, window: Credits) {
+        let growth = Growth {
+            from: &self.metered,
+            to: self.metered.maximum(meter),
+            planned: self
+                .waiting
+                .back()
+                .map_or(self.delivered_cost, |slice| slice.total),
         };
-        let grown = cost_to.saturating_sub(cost_from).microcredits();
-        let by_cost = grown.div_ceil(window_part(window).microcredits()).min(SLICES_MAX);
-        let by_size = message.len().div_ceil(PAYLOAD_MAX_BYTES) as u64;
-        let slices = by_cost.max(by_size).max(1);
-        // A job that used nothing still owes the constant of its price, so the cost decides, not the usage.
-        let planned = self
-            .waiting
-            .back()
-            .map_or(self.delivered_cost, |slice| slice.total);
-        if message.is_empty() && !ends_message && to == from && cost_to == planned {
-            return;
+        match growth.slices(message, ends_message, &self.terms.price, window) {
+            Ok(slices) => {
+                self.metered = growth.to;
+                self.waiting.extend(slices);
+            }
+            Err(_) => {
+                let reason = "the meter passed the largest amount there is";
+                let failed = JobFailed::new(500, "meter_overflow", reason, None);
+                self.ending = Some(Ending::Failed(failed));
+            }
         }
-        let share = |whole: u64, index: u64| {
-            let part = u128::from(whole) * u128::from(index) / u128::from(slices);
-            u64::try_from(part).unwrap_or(whole)
-        };
-        for index in 1..=slices {
-            let grown = |(unit, count): (Unit, u64)| {
-                let before = from.count(unit);
-                (unit, before + share(count - before, index))
-            };
-            let meter = to
-                .iter()
-                .map(grown)
-                .fold(Usage::new(), |meter, (unit, count)| meter.with(unit, count));
-            let position =
-                |index| usize::try_from(share(message.len() as u64, index)).unwrap_or(message.len());
-            let total = self.terms.price.cost(&meter).unwrap_or(cost_to);
-            self.waiting.push_back(Slice {
-                payload: message[position(index - 1)..position(index)].to_vec(),
-                ends_message: ends_message && index == slices,
-                meter,
-                total,
-            });
-        }
-        self.metered = to;
     }
 
     /// Sends what the window allows; after the last slice, the ending.
@@ -531,7 +471,7 @@ impl ProviderSession {
     }
 
     fn end(&mut self, reason: ProviderEnd, channel: &mut ProviderChannel, effects: &mut Vec<ProviderEffect>) {
-        channel.release(std::mem::take(&mut self.reservation));
+        channel.end_job(std::mem::take(&mut self.reservation));
         self.waiting.clear();
         self.state = State::Ended;
         self.deadline_ms = u64::MAX;

@@ -112,6 +112,7 @@ fn all_programs_together_have_an_alarm_and_an_end() {
     let reached = spending.reserve(Some(key()), None, micro(4), 0).unwrap_err();
     assert!(reached.whose == Whose::All && reached.to_failure().message.contains("budget_stop"));
     assert_eq!(spending.left(None, 0), Some(micro(3)));
+    assert!(spending.unspent(None, 0) >= spending.left(None, 0));
     assert_eq!(spending.alarming(DAY_MS), None);
     assert!(spending.reserve(Some(key()), None, micro(4), DAY_MS).is_ok());
 }
