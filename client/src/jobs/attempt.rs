@@ -23,10 +23,12 @@ impl Attempt {
         }
     }
 
+    #[expect(clippy::expect_used, reason = "taken nowhere but in drop")]
     fn exchange(&self) -> &Exchange {
         self.exchange.as_ref().expect("it is there until this is dropped")
     }
 
+    #[expect(clippy::expect_used, reason = "taken nowhere but in drop")]
     fn exchange_mut(&mut self) -> &mut Exchange {
         self.exchange.as_mut().expect("it is there until this is dropped")
     }
