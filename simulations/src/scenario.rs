@@ -66,6 +66,12 @@ impl TryFrom<f64> for Fraction {
 /// How many peers of one kind there may be.
 pub type Count = Bounded<0, 1_000>;
 
+/// The question that a scenario asks: its first line, a comment that ends in a question mark.
+pub(crate) fn question(text: &str) -> Option<String> {
+    let line = text.lines().next()?.strip_prefix('#')?.trim();
+    line.ends_with('?').then(|| line.to_owned())
+}
+
 /// A world and how long it runs.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -162,17 +168,8 @@ impl Scenario {
     /// # Errors
     /// [`ScenarioError`] naming the line.
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
-        let first = text
-            .lines()
-            .next()
-            .and_then(|line| line.strip_prefix('#'))
-            .map(str::trim);
-        let question = first
-            .filter(|line| line.ends_with('?'))
-            .ok_or(ScenarioError::Question)?
-            .to_owned();
         let scenario = Self {
-            question,
+            question: question(text).ok_or(ScenarioError::Question)?,
             ..toml::from_str(text)?
         };
         scenario.check(text)?;

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::scenario::Bounded;
+use crate::scenario::{Bounded, question};
 
 /// The scenario that runs unless another one is named.
 pub const ROUTING_HERD: &str = include_str!("../../scenarios/routing_herd.toml");
@@ -85,17 +85,8 @@ impl Scenario {
     /// # Errors
     /// [`ScenarioError`] saying what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
-        let first = text
-            .lines()
-            .next()
-            .and_then(|line| line.strip_prefix('#'))
-            .map(str::trim);
-        let question = first
-            .filter(|line| line.ends_with('?'))
-            .ok_or(ScenarioError::Question)?
-            .to_owned();
         let scenario = Self {
-            question,
+            question: question(text).ok_or(ScenarioError::Question)?,
             ..toml::from_str(text)?
         };
         let (least_ms, most_ms) = scenario.consumers.job_ms();
