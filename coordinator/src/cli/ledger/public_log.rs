@@ -1,11 +1,10 @@
 //! The public side of a coordinator's ledger, checked over HTTP: nothing is believed that does not follow from
 //! signatures of the log's keys.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use gristmill_ledger::disk::{Disk as _, RealDisk, write_file_durably};
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::log::checkpoint::{LogKeys, SignedCheckpoint};
@@ -21,17 +20,18 @@ use gristmill_protocol::log::tile::{TILE_WIDTH, Tile};
 use gristmill_protocol::log::tile_builder::TileBuilder;
 use gristmill_protocol::log::tile_tree::TileTree;
 use gristmill_protocol::tokens::ReceiptClaims;
-use gristmill_transport::coordinator_client::{CoordinatorCallError, CoordinatorClient};
+use gristmill_transport::coordinator_client::CoordinatorClient;
 use gristmill_transport::witness::{evidence_digest, evidence_directory, kept_checkpoint};
 use serde::Serialize;
-use thiserror::Error;
 
 use crate::cli::random_bytes;
 
+mod tiles;
+
+use tiles::{FETCHES_AT_ONCE, Tiles};
+
 /// How many random records are checked unless all tiles are.
 const SAMPLED_RECORDS: u64 = 32;
-/// How many tiles are fetched at once.
-const FETCHES_AT_ONCE: usize = 8;
 /// How many of the newest receipts are checked unless all are.
 const RECEIPTS_NEWEST: usize = 100;
 /// Receipts of a page.
@@ -93,11 +93,6 @@ pub(super) struct ReceiptsReport {
     /// How many are too new.
     pub(super) waiting: u64,
 }
-
-/// A tile that was not fetched before it was needed.
-#[derive(Debug, Error)]
-#[error("the tile was not fetched")]
-struct NotFetched;
 
 /// A check of one log.
 pub(super) struct Verification<'a> {
@@ -456,46 +451,4 @@ async fn check_all(
         ));
     }
     Ok(())
-}
-
-/// Tiles of one log, each fetched once.
-struct Tiles<'a> {
-    client: &'a CoordinatorClient,
-    kept: BTreeMap<Tile, Vec<u8>>,
-    fetched: u64,
-}
-
-impl<'a> Tiles<'a> {
-    const fn new(client: &'a CoordinatorClient) -> Self {
-        Self {
-            client,
-            kept: BTreeMap::new(),
-            fetched: 0,
-        }
-    }
-
-    async fn fetch(&mut self, wanted: BTreeSet<Tile>) -> anyhow::Result<()> {
-        let missing: Vec<Tile> = wanted
-            .into_iter()
-            .filter(|tile| !self.kept.contains_key(tile))
-            .collect();
-        let client = self.client;
-        let fetch = |tile| async move { Ok::<_, CoordinatorCallError>((tile, client.tile(tile).await?)) };
-        let fetched: Vec<(Tile, Vec<u8>)> = stream::iter(missing.into_iter().map(fetch))
-            .buffered(FETCHES_AT_ONCE)
-            .try_collect()
-            .await?;
-        self.fetched += u64::try_from(fetched.len()).unwrap_or(u64::MAX);
-        self.kept.extend(fetched);
-        Ok(())
-    }
-
-    fn get(&self, tile: Tile) -> Result<Vec<u8>, NotFetched> {
-        self.kept.get(&tile).cloned().ok_or(NotFetched)
-    }
-
-    /// Gives the memory of a tile free that will not be needed again.
-    fn forget(&mut self, tile: Tile) {
-        self.kept.remove(&tile);
-    }
 }
