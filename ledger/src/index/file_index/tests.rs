@@ -1,21 +1,19 @@
 use super::*;
 
 mod journal;
-mod small_disk;
 
 use std::fs;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use gristmill_protocol::credits::Credits;
 use proptest::prelude::*;
 
 use crate::disk::RealDisk;
+use crate::disk::faulty::FaultyDisk;
 use crate::index::comparison::Comparison;
 use crate::index::files::IndexDamage;
 use crate::index::row::{ACCOUNT_BYTES, ROW_BYTES};
 
 use self::journal::*;
-use self::small_disk::SmallDisk;
 
 /// Both files with the bytes of their slots.
 const FILES: [(&str, usize); 2] = [("rows", ROW_BYTES), ("accounts", ACCOUNT_BYTES)];
@@ -342,14 +340,15 @@ fn rows_of_another_journal_are_not_believed() {
 #[test]
 fn a_full_disk_poisons_nothing() {
     let journal = Journal::of(story());
-    let all_bytes = (20 * ROW_BYTES + 6 * ACCOUNT_BYTES) as i64;
+    let all_bytes = (20 * ROW_BYTES + 6 * ACCOUNT_BYTES) as u64;
     for room in 0..=all_bytes {
         let folder = tempfile::tempdir().unwrap();
-        let left = Arc::new(AtomicI64::new(room));
-        let disk: Arc<dyn Disk> = Arc::new(SmallDisk(Arc::clone(&left)));
+        let small = FaultyDisk::over(RealDisk::shared());
+        small.set_free_bytes(Some(room));
+        let disk: Arc<dyn Disk> = Arc::new(small.clone());
         let index = match FileIndex::open(&disk, folder.path(), journal.reader()) {
             Ok(index) => index,
-            Err(IndexError::Store(_)) if room < (ROW_BYTES + ACCOUNT_BYTES) as i64 => {
+            Err(IndexError::Store(_)) if room < (ROW_BYTES + ACCOUNT_BYTES) as u64 => {
                 opens_to_a_prefix_and_goes_on(&journal, folder.path(), "not even begun");
                 continue;
             }
@@ -380,7 +379,7 @@ fn a_full_disk_poisons_nothing() {
         copy(folder.path(), ended.path());
         assert!(opens_to_a_prefix_and_goes_on(&journal, ended.path(), "ended when full") >= appended as u64);
         // And one that goes on appends what has waited, in batches of other sizes.
-        left.store(i64::MAX, Ordering::SeqCst);
+        small.set_free_bytes(None);
         for batch in journal.entries[appended..].chunks(5) {
             index.append(batch).unwrap();
         }
