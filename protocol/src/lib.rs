@@ -13,6 +13,7 @@
 
 pub mod board;
 pub mod channel;
+pub mod civil_date;
 pub mod codec;
 pub mod content;
 pub mod coordinator_api;

@@ -1,12 +1,9 @@
 //! Times as people and spreadsheets write them: RFC 3339 in UTC.
 
+use gristmill_protocol::civil_date::CivilDate;
 use thiserror::Error;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
-/// The days from the first of March of the year 0 to the first of January of 1970.
-const DAYS_BEFORE_1970: u64 = 719_468;
-/// The last year that four digits write.
-const YEAR_MAX: u64 = 9_999;
 
 /// A text that is no time.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -16,11 +13,11 @@ pub struct TimeError(String);
 /// A Unix time in milliseconds as RFC 3339 writes it, in UTC.
 #[must_use]
 pub fn time_text(time_ms: u64) -> String {
-    let (year, month, day) = date_of(time_ms / DAY_MS);
+    let date = CivilDate::of_day(time_ms / DAY_MS);
     let rest = time_ms % DAY_MS;
     let (hours, minutes) = (rest / 3_600_000, rest / 60_000 % 60);
     let (seconds, milliseconds) = (rest / 1_000 % 60, rest % 1_000);
-    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{milliseconds:03}Z")
+    format!("{date}T{hours:02}:{minutes:02}:{seconds:02}.{milliseconds:03}Z")
 }
 
 /// Reads a day, which means its beginning in UTC, or a time in UTC. In Unix milliseconds.
@@ -68,40 +65,9 @@ fn numbers(text: &str, separator: char, digits: [usize; 3]) -> Option<[u64; 3]> 
 }
 
 /// The days from 1970 to a date.
-///
-/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `days_from_civil`.
 fn days_of(date: &str) -> Option<u64> {
     let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
-    if !(1_970..=YEAR_MAX).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Years that begin in March, so that the day of a leap year is the last.
-    let shifted_year = year - u64::from(month <= 2);
-    let (era, year_of_era) = (shifted_year / 400, shifted_year % 400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let days = (era * 146_097 + day_of_era).checked_sub(DAYS_BEFORE_1970)?;
-    // The 31st of a month without one is none.
-    (date_of(days) == (year, month, day)).then_some(days)
-}
-
-/// Year, month and day, so many days after the first of January 1970.
-///
-/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-const fn date_of(days: u64) -> (u64, u64, u64) {
-    let days = days + DAYS_BEFORE_1970;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = era * 400 + year_of_era + if month <= 2 { 1 } else { 0 };
-    (year, month, day)
+    CivilDate { year, month, day }.to_day()
 }
 
 #[cfg(test)]

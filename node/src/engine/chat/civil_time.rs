@@ -1,5 +1,7 @@
 //! The calendar date of a Unix time, in UTC, for chat templates that tell the model what day it is. Pure.
 
+use gristmill_protocol::civil_date::CivilDate;
+
 const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -27,7 +29,8 @@ const DAYS: [&str; 7] = [
 /// Writes a Unix time in seconds by a `strftime` format; none where a directive is not known.
 pub(super) fn format(format: &str, unix_s: u64) -> Option<String> {
     let days = unix_s / 86_400;
-    let (year, month, day) = date(days);
+    let date = CivilDate::of_day(days);
+    let CivilDate { year, month, day } = date;
     let second_of_day = unix_s % 86_400;
     let (hour, minute, second) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
     let month_name = MONTHS.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
@@ -51,33 +54,13 @@ pub(super) fn format(format: &str, unix_s: u64) -> Option<String> {
             'H' => format!("{hour:02}"),
             'M' => format!("{minute:02}"),
             'S' => format!("{second:02}"),
-            'F' => format!("{year}-{month:02}-{day:02}"),
+            'F' => date.to_string(),
             'T' => format!("{hour:02}:{minute:02}:{second:02}"),
             '%' => "%".to_owned(),
             _ => return None,
         });
     }
     Some(text)
-}
-
-/// Year, month and day of a number of days since 1 January 1970, counted in years that begin in March.
-///
-/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-const fn date(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
-    (year, month, day)
 }
 
 #[cfg(test)]
