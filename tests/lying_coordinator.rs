@@ -4,41 +4,25 @@
 
 #[path = "support/bounded.rs"]
 mod bounded;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/steady_port.rs"]
 mod steady_port;
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use program::{gristmill, run};
 
 const ACCOUNT: &str = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
 const MESH: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(90);
-
-fn gristmill(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("GRISTMILL_") {
-            command.env_remove(name);
-        }
-    }
-    command
-        .args(arguments)
-        .env("XDG_DATA_HOME", folder.join("data"))
-        .env("XDG_CONFIG_HOME", folder.join("config"))
-        .env("HOME", folder)
-        .stdin(Stdio::null());
-    command
-}
-
-fn run(folder: &Path, arguments: &[&str]) -> Output {
-    bounded::output(&mut gristmill(folder, arguments))
-}
 
 /// A process that runs until it is dropped.
 struct Serving(Child);

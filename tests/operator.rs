@@ -3,36 +3,22 @@
 
 #[path = "support/bounded.rs"]
 mod bounded;
+#[path = "support/coordinator.rs"]
+mod coordinator;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/steady_port.rs"]
 mod steady_port;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
+use coordinator::Coordinator;
+use program::{gristmill, run};
+
 const ACCOUNT: &str = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
-
-fn gristmill(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if name.starts_with("GRISTMILL_") || name.starts_with("PG") {
-            command.env_remove(name);
-        }
-    }
-    command
-        .args(arguments)
-        .env("XDG_DATA_HOME", folder.join("data"))
-        .env("XDG_CONFIG_HOME", folder.join("config"))
-        .env("HOME", folder)
-        .stdin(Stdio::null());
-    command
-}
-
-fn run(folder: &Path, arguments: &[&str]) -> Output {
-    bounded::output(&mut gristmill(folder, arguments))
-}
 
 fn texts(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -43,63 +29,6 @@ fn json(folder: &Path, arguments: &[&str]) -> serde_json::Value {
     let output = run(folder, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", texts(&output).1);
     serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// A coordinator that runs until it is dropped.
-struct Coordinator {
-    process: Child,
-    url: String,
-}
-
-impl Coordinator {
-    fn start(folder: &Path) -> Self {
-        let address = steady_port::steady_address();
-        let listen = address.to_string();
-        let mesh = "/ip4/127.0.0.1/udp/0/quic-v1";
-        let arguments = [
-            "coordinator",
-            "serve",
-            "--http-listen",
-            &listen,
-            "--mesh-listen",
-            mesh,
-        ];
-        let mut process = gristmill(folder, &arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while std::net::TcpStream::connect(address).is_err() {
-            assert!(process.try_wait().unwrap().is_none(), "the coordinator ended");
-            assert!(Instant::now() < deadline, "the coordinator did not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Self {
-            process,
-            url: format!("http://{listen}"),
-        }
-    }
-
-    fn grant(&self, folder: &Path, amount: &str) {
-        let arguments = [
-            "coordinator",
-            "grant",
-            ACCOUNT,
-            amount,
-            "--coordinator",
-            &self.url,
-            "--json",
-        ];
-        json(folder, &arguments);
-    }
-}
-
-impl Drop for Coordinator {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 #[test]
@@ -136,14 +65,14 @@ fn a_killed_coordinators_backup_is_restored_and_an_older_one_is_not() {
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let (backup, old, elsewhere) = (path("backup"), path("old"), path("elsewhere"));
     let coordinator = Coordinator::start(folder.path());
-    coordinator.grant(folder.path(), "1");
+    coordinator.grant(folder.path(), ACCOUNT, "1");
     let taken = json(folder.path(), &["coordinator", "backup", &old, "--json"]);
     assert_eq!(
         (&taken["records"], &taken["key_included"]),
         (&1.into(), &false.into())
     );
     for _ in 0..5 {
-        coordinator.grant(folder.path(), "1");
+        coordinator.grant(folder.path(), ACCOUNT, "1");
     }
     let verify = ["ledger", "verify", "--coordinator", &coordinator.url, "--json"];
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -195,7 +124,7 @@ fn a_killed_coordinators_backup_is_restored_and_an_older_one_is_not() {
 
     // It goes on as the same log, for whoever saw it before.
     let coordinator = Coordinator::start(folder.path());
-    coordinator.grant(folder.path(), "1");
+    coordinator.grant(folder.path(), ACCOUNT, "1");
     let arguments = [
         "coordinator",
         "statement",

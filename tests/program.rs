@@ -3,6 +3,10 @@
 
 #[path = "support/bounded.rs"]
 mod bounded;
+#[path = "support/coordinator.rs"]
+mod coordinator;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/steady_port.rs"]
 mod steady_port;
 
@@ -10,31 +14,12 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Output;
 
 use tempfile::TempDir;
 
-/// A command of the program with its state and configuration in a folder of the test's.
-fn gristmill(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("GRISTMILL_") {
-            command.env_remove(name);
-        }
-    }
-    command
-        .args(arguments)
-        .env("XDG_DATA_HOME", folder.join("data"))
-        .env("XDG_CONFIG_HOME", folder.join("config"))
-        .env("HOME", folder)
-        .stdin(Stdio::null());
-    command
-}
-
-fn run(folder: &Path, arguments: &[&str]) -> Output {
-    bounded::output(&mut gristmill(folder, arguments))
-}
+use coordinator::Coordinator;
+use program::run;
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -44,84 +29,19 @@ fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// A coordinator that runs until it is dropped.
-struct Coordinator {
-    process: Child,
-    url: String,
-}
-
-impl Coordinator {
-    fn start(folder: &Path) -> Self {
-        let listen = steady_port::steady_address().to_string();
-        let mesh = "/ip4/127.0.0.1/udp/0/quic-v1";
-        let arguments = [
-            "coordinator",
-            "serve",
-            "--http-listen",
-            &listen,
-            "--mesh-listen",
-            mesh,
-        ];
-        let mut process = gristmill(folder, &arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while std::net::TcpStream::connect(&listen).is_err() {
-            assert!(process.try_wait().unwrap().is_none(), "the coordinator ended");
-            assert!(Instant::now() < deadline, "the coordinator did not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Self {
-            process,
-            url: format!("http://{listen}"),
-        }
-    }
-
-    /// Issues credits and gives the account's balance as the operator sees it.
-    fn grant(&self, folder: &Path, account: &str, amount: &str) -> serde_json::Value {
-        let arguments = [
-            "coordinator",
-            "grant",
-            account,
-            amount,
-            "--coordinator",
-            &self.url,
-            "--json",
-        ];
-        let output = run(folder, &arguments);
-        assert!(output.status.success(), "{}", stderr(&output));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    fn balance(&self, folder: &Path, account: &str) -> u64 {
-        let arguments = [
-            "coordinator",
-            "balance",
-            account,
-            "--coordinator",
-            &self.url,
-            "--json",
-        ];
-        let output = run(folder, &arguments);
-        assert!(output.status.success(), "{}", stderr(&output));
-        let balance: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        balance["available"].as_u64().unwrap()
-    }
-
-    /// Without any warning.
-    fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-impl Drop for Coordinator {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn balance(coordinator: &Coordinator, folder: &Path, account: &str) -> u64 {
+    let arguments = [
+        "coordinator",
+        "balance",
+        account,
+        "--coordinator",
+        &coordinator.url,
+        "--json",
+    ];
+    let output = run(folder, &arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let balance: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    balance["available"].as_u64().unwrap()
 }
 
 const ACCOUNT: &str = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
@@ -258,7 +178,7 @@ fn acknowledged_grants_survive_sigkill_and_a_torn_tail() {
     let folder = folder();
     let coordinator = Coordinator::start(folder.path());
     coordinator.grant(folder.path(), ACCOUNT, "2.5");
-    coordinator.kill();
+    drop(coordinator);
     // What a power cut in the middle of a write leaves behind.
     fs::OpenOptions::new()
         .append(true)
@@ -267,9 +187,9 @@ fn acknowledged_grants_survive_sigkill_and_a_torn_tail() {
         .write_all(&[0, 0, 1])
         .unwrap();
     let coordinator = Coordinator::start(folder.path());
-    assert_eq!(coordinator.balance(folder.path(), ACCOUNT), 2_500_000);
+    assert_eq!(balance(&coordinator, folder.path(), ACCOUNT), 2_500_000);
     coordinator.grant(folder.path(), ACCOUNT, "1");
-    assert_eq!(coordinator.balance(folder.path(), ACCOUNT), 3_500_000);
+    assert_eq!(balance(&coordinator, folder.path(), ACCOUNT), 3_500_000);
 }
 
 #[test]
@@ -277,7 +197,7 @@ fn a_corrupt_index_is_rebuilt_from_the_journal() {
     let folder = folder();
     let coordinator = Coordinator::start(folder.path());
     coordinator.grant(folder.path(), ACCOUNT, "2");
-    coordinator.kill();
+    drop(coordinator);
     for entry in fs::read_dir(ledger(folder.path()).join("index")).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {
@@ -285,7 +205,7 @@ fn a_corrupt_index_is_rebuilt_from_the_journal() {
         }
     }
     let coordinator = Coordinator::start(folder.path());
-    assert_eq!(coordinator.balance(folder.path(), ACCOUNT), 2_000_000);
+    assert_eq!(balance(&coordinator, folder.path(), ACCOUNT), 2_000_000);
 }
 
 #[test]
@@ -295,7 +215,7 @@ fn a_damaged_middle_of_the_journal_stops_the_start_and_names_the_place() {
     for _ in 0..3 {
         coordinator.grant(folder.path(), ACCOUNT, "1");
     }
-    coordinator.kill();
+    drop(coordinator);
     let path = journal(folder.path());
     let mut bytes = fs::read(&path).unwrap();
     // Behind the records there is space made ahead, which holds zeros.
