@@ -1,10 +1,14 @@
-//! `gristmill benchmark`: what this machine could compute on.
+//! `gristmill benchmark`: what this machine could compute on, and proofs that it can.
+
+mod amounts;
+mod bars;
+mod devices;
+mod run;
+mod verify;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
-
-mod devices;
 
 pub use devices::DevicesArguments;
 
@@ -20,14 +24,29 @@ pub enum Command {
                             gristmill benchmark devices --raw > machine.json"
     )]
     Devices(DevicesArguments),
+    /// Show what this machine's devices can do: memory and throughput, by multiplying matrices that can be checked
+    ///
+    /// All chosen devices at once. Ctrl-C stops it within a fraction of a second.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(run::Arguments),
+    /// Check an offline proof: exit code 0 where it holds, 1 where it shows nothing
+    #[command(after_help = "Example:\n  gristmill benchmark verify proof.bin --json")]
+    Verify(verify::Arguments),
 }
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  gristmill benchmark run --offline proof.bin
+  gristmill benchmark run --device cuda:0 --memory-max 8GiB --power-max 250 --offline proof.bin";
 
 /// Runs a subcommand: data on stdout as a table or as JSON, notes on stderr.
 ///
 /// # Errors
-/// Where stdout cannot be written.
-pub fn run(command: Command, json: bool) -> anyhow::Result<ExitCode> {
+/// Where something failed; the text says what and what to do about it.
+pub async fn run(command: Command, json: bool) -> anyhow::Result<ExitCode> {
     match command {
         Command::Devices(arguments) => devices::run(&arguments, json),
+        Command::Run(arguments) => run::run(arguments, json).await,
+        Command::Verify(arguments) => verify::run(&arguments, json),
     }
 }

@@ -7,6 +7,7 @@
 mod budget;
 mod challenge;
 mod control;
+mod cost;
 mod fold;
 mod host_fold;
 mod measure;
@@ -24,6 +25,7 @@ use thiserror::Error;
 pub use budget::{Budget, BudgetError, PowerReading, PowerRule};
 pub use challenge::RunningChallenge;
 pub use control::{AlwaysOpen, Control, Gate, Interruption, Listener, Phase, Progress, StopToken};
+pub use cost::CostedRounds;
 pub use measure::{Measurement, Prover};
 pub use show::{Challenger, ChallengerError, ShowError, show};
 pub use workload::Profile;

@@ -4,6 +4,7 @@ mod ledger;
 mod load;
 mod path;
 mod processes;
+mod proof;
 mod proxy;
 mod report;
 mod roles;
@@ -23,6 +24,8 @@ pub(crate) enum Bench {
     Path(path::Arguments),
     /// The proxy against LiteLLM's and Portkey's, all behind the same instant upstream
     Proxy(proxy::Arguments),
+    /// What a proof of hardware costs the verifier and the prover, and candle's product against OpenBLAS's
+    Proof(proof::Arguments),
 }
 
 /// Measures, and prints a table on stderr and JSON on stdout.
@@ -36,5 +39,6 @@ pub(crate) fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Ledger(arguments) => runtime.block_on(ledger::run(arguments)),
         Bench::Path(arguments) => runtime.block_on(path::run(arguments)),
         Bench::Proxy(arguments) => runtime.block_on(proxy::run(arguments)),
+        Bench::Proof(arguments) => runtime.block_on(proof::run(arguments)),
     }
 }

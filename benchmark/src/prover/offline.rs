@@ -14,13 +14,14 @@ use std::time::Instant;
 use async_trait::async_trait;
 use gristmill_protocol::hardware::{
     ChallengeOpened, ChallengeParameters, ChallengeRequest, ChallengeSeed, ChallengeStep, HardwareClaim,
-    METHOD, NextStep,
+    METHOD, NextStep, Precision, ROUNDS_MAX, Stage,
 };
 use gristmill_protocol::ids::ChallengeId;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::show::{Challenger, ChallengerError};
+use crate::challenge::dimension::Dimension;
 use crate::challenge::transcript::{StageTranscript, Transcript, TranscriptError};
 use crate::challenge::verifier::{self, Verified, VerifyError};
 
@@ -29,6 +30,39 @@ pub use file::{FileError, OFFLINE_FILE_MAX_BYTES};
 
 /// No deadline counts here.
 const WITHIN_MS: u64 = 600_000;
+
+/// Rounds for so many milliseconds at the claimed rate, and at least one: nobody times them, so more show no more.
+const STAGE_MS: u64 = 3_000;
+/// As a coordinator asks for: one in 2^20 who skips 5 % is missed.
+const OPENINGS: u32 = 271;
+
+/// A challenge for what is claimed. The matrices are those that the claim was measured with.
+#[must_use]
+pub fn parameters(claim: &HardwareClaim, dimension: Dimension) -> ChallengeParameters {
+    let rounds = |rate: u64| {
+        let rounds = u128::from(rate) * u128::from(STAGE_MS) / 1_000 / u128::from(dimension.multiply_adds());
+        u32::try_from(rounds).unwrap_or(ROUNDS_MAX).clamp(1, ROUNDS_MAX)
+    };
+    let mut stages: Vec<Stage> = claim
+        .throughput
+        .iter()
+        .map(|one| Stage {
+            precision: one.precision,
+            rounds: rounds(one.multiply_adds_per_second),
+        })
+        .collect();
+    // Rounded results take less than their room: they can't come last.
+    stages.sort_by_key(|stage| stage.precision != Precision::Bf16);
+    let fitting = u32::try_from(claim.memory_bytes / dimension.resident_bytes()).unwrap_or(ROUNDS_MAX);
+    let last = stages.last().map_or(1, |stage| stage.rounds);
+    ChallengeParameters {
+        dimension: dimension.get(),
+        stages,
+        resident_rounds: fitting.clamp(1, last),
+        openings: OPENINGS,
+        resident_openings: OPENINGS,
+    }
+}
 
 /// A proof that was made without a coordinator, with everything to check it.
 #[derive(Clone, Debug, PartialEq, Eq)]
