@@ -26,7 +26,7 @@ pub use budget::{Budget, BudgetError, PowerReading, PowerRule};
 pub use challenge::RunningChallenge;
 pub use control::{AlwaysOpen, Control, Gate, Interruption, Listener, Phase, Progress, StopToken};
 pub use cost::CostedRounds;
-pub use measure::{Measurement, Prover};
+pub use measure::{MeasuredRate, Measurement, Prover};
 pub use show::{Challenger, ChallengerError, ShowError, show};
 pub use workload::Profile;
 

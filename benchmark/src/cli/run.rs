@@ -20,7 +20,8 @@ use crate::inventory::{Device, DeviceKind, Inventory};
 use crate::probe;
 use crate::prover::offline::{OfflineChallenger, OfflineProof, parameters};
 use crate::prover::{
-    AlwaysOpen, Budget, Control, Interruption, Prover, ProverError, ShowError, StopToken, show,
+    AlwaysOpen, Budget, Control, Interruption, MeasuredRate, Measurement, Prover, ProverError, ShowError,
+    StopToken, show,
 };
 
 /// What to show, and to whom.
@@ -45,6 +46,7 @@ pub struct Arguments {
 /// What a device came to.
 struct Outcome {
     device: Device,
+    measurement: Measurement,
     claim: HardwareClaim,
     proof: OfflineProof,
 }
@@ -145,7 +147,12 @@ async fn one(device: Device, budget: Budget, control: Control) -> Result<Outcome
     let challenger = OfflineChallenger::new(parameters(&claim, measurement.dimension));
     show(prover, &challenger, &request, &control).await?;
     let proof = challenger.finish().ok_or(ShowError::OutOfOrder("the end"))?;
-    Ok(Outcome { device, claim, proof })
+    Ok(Outcome {
+        device,
+        measurement,
+        claim,
+        proof,
+    })
 }
 
 /// A name for a challenge that nobody could foresee.
@@ -217,12 +224,25 @@ fn told(outcome: &Outcome, path: &Path) -> anyhow::Result<([String; 4], Value)> 
         "file": path,
         "file_bytes": bytes.len(),
         "proof_bytes": proof.proof.len(),
+        "measured": measured(&outcome.measurement),
         "claim": outcome.claim,
         "parameters": transcript.parameters,
         "stage_ms": proof.header.stage_ms,
         "residency_ms": proof.header.residency_ms,
     });
     Ok((row, value))
+}
+
+/// What was measured before the challenge, for programs.
+fn measured(measurement: &Measurement) -> Vec<Value> {
+    let value = |one: &MeasuredRate| {
+        json!({
+            "precision": one.throughput.precision,
+            "multiply_adds_per_second": one.throughput.multiply_adds_per_second,
+            "multiplying_share": f64::from(one.multiplying_permille) / 1_000.0,
+        })
+    };
+    measurement.rates.iter().map(value).collect()
 }
 
 #[cfg(test)]

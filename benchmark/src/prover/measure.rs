@@ -49,11 +49,20 @@ pub struct Measurement {
     /// How large the matrices were.
     pub dimension: Dimension,
     /// What was measured in each precision that the device computes exactly in, with everything around the products.
-    pub throughput: Vec<Throughput>,
+    pub rates: Vec<MeasuredRate>,
     /// The precisions that it offers but does not compute exactly in.
     pub inexact: Vec<Precision>,
     /// Memory that a challenge of these matrices can fill, in bytes.
     pub memory_bytes: u64,
+}
+
+/// What was measured in one precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeasuredRate {
+    /// How fast it was.
+    pub throughput: Throughput,
+    /// What part of a round was multiplying, in thousandths, where each part is waited for.
+    pub multiplying_permille: u32,
 }
 
 impl Prover {
@@ -143,7 +152,7 @@ impl Prover {
             }
             rows *= 2;
         };
-        let mut throughput = Vec::new();
+        let mut rates = Vec::new();
         let mut inexact = Vec::new();
         for &precision in precisions(self.kind) {
             match self_check::check(&mut workload, &matrices, precision, control) {
@@ -151,16 +160,23 @@ impl Prover {
                 Err(error) => return Err(error),
                 Ok(()) => {
                     let (rounds, took) = self.rounds(&mut workload, precision, MEASURED, control)?;
-                    throughput.push(Throughput {
+                    let throughput = Throughput {
                         precision,
                         multiply_adds_per_second: rate(dimension, rounds, took),
+                    };
+                    workload.start_profile();
+                    let (_, took) = self.rounds(&mut workload, precision, Duration::ZERO, control)?;
+                    let multiplying = workload.stop_profile().multiplying;
+                    rates.push(MeasuredRate {
+                        throughput,
+                        multiplying_permille: permille(multiplying, took),
                     });
                 }
             }
         }
         Ok(Measurement {
             dimension,
-            throughput,
+            rates,
             inexact,
             memory_bytes: self.memory - budget::working_bytes(dimension, self.memory),
         })
@@ -206,15 +222,7 @@ impl Prover {
             uuid: device.uuid.as_deref().map(text).filter(|uuid| !uuid.is_empty()),
             driver: device.driver_version.as_deref().map(text),
             memory_bytes: measurement.memory_bytes,
-            throughput: measurement
-                .throughput
-                .iter()
-                .map(|measured| Throughput {
-                    multiply_adds_per_second: (measured.multiply_adds_per_second / 100 * CLAIMED_PERCENT)
-                        .max(1),
-                    ..*measured
-                })
-                .collect(),
+            throughput: measurement.rates.iter().map(claimed).collect(),
             fingerprint,
         }
     }
@@ -237,6 +245,20 @@ const fn hardware_kind(kind: DeviceKind) -> Option<HardwareKind> {
         DeviceKind::Cpu => Some(HardwareKind::Cpu),
         DeviceKind::Rocm => None,
     }
+}
+
+/// What is claimed of what was measured.
+fn claimed(measured: &MeasuredRate) -> Throughput {
+    let rate = measured.throughput.multiply_adds_per_second;
+    Throughput {
+        multiply_adds_per_second: (rate / 100 * CLAIMED_PERCENT).max(1),
+        ..measured.throughput
+    }
+}
+
+/// A part of a time, in thousandths.
+fn permille(part: Duration, whole: Duration) -> u32 {
+    u32::try_from(part.as_nanos() * 1_000 / whole.as_nanos().max(1)).unwrap_or(1_000)
 }
 
 /// Multiply-adds per second.

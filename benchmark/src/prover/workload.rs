@@ -81,6 +81,11 @@ impl Workload {
         self.profile = Some(Profile::default());
     }
 
+    /// What was measured since [`Self::start_profile`]; nothing is from now on.
+    pub(super) fn stop_profile(&mut self) -> Profile {
+        self.profile.take().unwrap_or_default()
+    }
+
     /// What was measured since [`Self::start_profile`].
     pub(super) fn profile(&self) -> Profile {
         self.profile.unwrap_or_default()
