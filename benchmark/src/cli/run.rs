@@ -30,7 +30,7 @@ pub struct Arguments {
     /// Pose the challenge without a coordinator and write the proof to this file; there is no certificate then
     #[arg(long, value_name = "FILE")]
     offline: PathBuf,
-    /// A device such as cuda:0, or all; may be given more than once [default: every usable GPU, or the CPU where there
+    /// A device such as cuda:0 or cpu, or all; may be given more than once [default: every usable GPU, or the CPU where there
     /// is none]
     #[arg(long = "device", value_name = "DEVICE")]
     devices: Vec<String>,
@@ -110,7 +110,11 @@ fn chosen(inventory: &Inventory, names: &[String]) -> anyhow::Result<Vec<Device>
     }
     let mut devices: Vec<Device> = Vec::new();
     for name in names {
-        let named = |device: &&Device| format!("{}:{}", device.kind, device.index) == *name;
+        // A kind alone is its first device.
+        let named = |device: &&Device| {
+            let kind = device.kind.to_string();
+            format!("{kind}:{}", device.index) == *name || (kind == *name && device.index == 0)
+        };
         let Some(device) = inventory.devices.iter().find(named) else {
             bail!("there is no device '{name}'; `gristmill benchmark devices` lists them");
         };
@@ -281,7 +285,7 @@ mod tests {
         };
         assert_eq!(of(&inventory, &[]).unwrap(), ["cuda:0"]);
         assert_eq!(of(&inventory, &["all"]).unwrap(), ["cuda:0", "cpu:0"]);
-        assert_eq!(of(&inventory, &["cpu:0", "cpu:0"]).unwrap(), ["cpu:0"]);
+        assert_eq!(of(&inventory, &["cpu:0", "cpu"]).unwrap(), ["cpu:0"]);
         assert!(
             of(&inventory, &["cuda:1"])
                 .unwrap_err()
