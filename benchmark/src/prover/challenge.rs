@@ -197,3 +197,6 @@ pub(super) fn pause(power: PowerRule, busy: Duration, control: &Control) {
         left -= nap;
     }
 }
+
+#[cfg(test)]
+mod tests;
