@@ -19,6 +19,11 @@ const STRIP_TEMPORARIES: u64 = 7;
 /// A strip takes at most this part of the memory.
 const STRIP_SHARE: u64 = 64;
 
+/// The fewest results that a coordinator fills memory with.
+const RESULTS_MIN: u64 = 4;
+/// Longer than any coordinator lets a stage take.
+const FILLED_WITHIN_SECONDS: u64 = 60;
+
 /// What an owner lets a challenge use of one device. Nothing is limited by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -177,6 +182,28 @@ pub(super) const fn working_bytes(dimension: Dimension, memory: u64) -> u64 {
     matrices + STRIP_TEMPORARIES * if strip < result { strip } else { result }
 }
 
+/// How much of the memory can be claimed: what is left beside the matrices, whichever a coordinator chooses. It takes
+/// the largest with which a handful of results fit into the claim and are done in time; larger matrices need more
+/// beside the results, so a claim is either small enough to leave room for them, or too small for them to be chosen.
+pub(super) fn claimable(memory: u64, measured: Dimension, multiply_adds_per_second: u64) -> u64 {
+    let mut claim = memory.saturating_sub(working_bytes(measured, memory));
+    let larger = std::iter::successors(Dimension::new(measured.get() * 2).ok(), |dimension| {
+        Dimension::new(dimension.get() * 2).ok()
+    });
+    for dimension in larger {
+        let in_time = multiply_adds_per_second.saturating_mul(FILLED_WITHIN_SECONDS);
+        if dimension.multiply_adds().saturating_mul(RESULTS_MIN) > in_time {
+            break;
+        }
+        let chosen_from = RESULTS_MIN * dimension.resident_bytes();
+        let beside = memory.saturating_sub(working_bytes(dimension, memory));
+        if claim >= chosen_from {
+            claim = claim.min(beside.max(chosen_from - 1));
+        }
+    }
+    claim
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,5 +303,34 @@ mod tests {
         assert_eq!(working_bytes(dimension, 0), matrices);
         assert_eq!(working_bytes(dimension, 64 << 20), matrices + (7 << 20));
         assert_eq!(working_bytes(dimension, u64::MAX), matrices / 3 * (3 + 7));
+    }
+
+    #[test]
+    fn whichever_matrices_a_coordinator_chooses_the_claim_fits_beside_them() {
+        for memory in (26..38).flat_map(|bits| [1_u64 << bits, 3 << bits, (1 << bits) - 1]) {
+            for speed in (30..50).map(|bits| 1_u64 << bits) {
+                for rows in [1_024, 4_096, 16_384] {
+                    let measured = Dimension::new(rows).unwrap();
+                    let claim = claimable(memory, measured, speed);
+                    for rows in (8..=14).map(|bits| 1 << bits) {
+                        let chosen = Dimension::new(rows).unwrap();
+                        let is_chosen = chosen <= measured
+                            || (claim >= 4 * chosen.resident_bytes()
+                                && 4 * chosen.multiply_adds() <= speed.saturating_mul(60));
+                        let fits = working_bytes(chosen, memory).saturating_add(claim) <= memory;
+                        assert!(
+                            claim == 0 || !is_chosen || fits,
+                            "{memory} {speed} {measured:?} {chosen:?}"
+                        );
+                    }
+                }
+            }
+        }
+        let of = |memory, rows, speed| claimable(memory, Dimension::new(rows).unwrap(), speed);
+        // A processor: no larger matrices in time, so nothing is held back for them.
+        let processor = (8 << 30) - working_bytes(Dimension::new(2_048).unwrap(), 8 << 30);
+        assert_eq!(of(8 << 30, 2_048, 1_000_000_000), processor);
+        // A large GPU, measured with the largest matrices, claims nearly all.
+        assert!(of(128 << 30, 16_384, 1 << 47) > 115 << 30);
     }
 }

@@ -174,11 +174,15 @@ impl Prover {
                 }
             }
         }
+        let rates_only = rates
+            .iter()
+            .map(|one: &MeasuredRate| one.throughput.multiply_adds_per_second);
+        let fastest = rates_only.max().unwrap_or_default();
         Ok(Measurement {
             dimension,
             rates,
             inexact,
-            memory_bytes: self.memory - budget::working_bytes(dimension, self.memory),
+            memory_bytes: budget::claimable(self.memory, dimension, fastest),
         })
     }
 
