@@ -4,6 +4,7 @@
 mod configuration;
 mod demo;
 mod terminal;
+mod threads;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +69,13 @@ enum Command {
 }
 
 impl Command {
+    /// Whether its tasks hand each request on from one to the next.
+    const fn hands_on(&self) -> bool {
+        use gristmill_client::cli::Command as Client;
+        use gristmill_node::cli::Command as Node;
+        matches!(self, Self::Node(Node::Serve(_)) | Self::Client(Client::Serve(_)))
+    }
+
     /// Roles that serve tell what they do; everything else speaks through its output.
     const fn default_log(&self) -> &'static str {
         use gristmill_client::cli::Command as Client;
@@ -84,7 +92,7 @@ impl Command {
 
 fn main() -> ExitCode {
     let program = Program::parse();
-    fix_thread_count();
+    threads::tell_candle();
     terminal::start_logging(
         program
             .log
@@ -98,7 +106,7 @@ fn main() -> ExitCode {
             return ExitCode::from(3);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match threads::runtime(program.command.hands_on()) {
         Ok(runtime) => runtime,
         Err(error) => {
             terminal::report(
@@ -114,23 +122,6 @@ fn main() -> ExitCode {
         terminal::report(&error);
         ExitCode::FAILURE
     })
-}
-
-/// Tells candle once how many threads there are: left alone it counts the cores at every matrix product, which takes
-/// longer than a small product itself.
-fn fix_thread_count() {
-    const VARIABLE: &str = "RAYON_NUM_THREADS";
-    if std::env::var_os(VARIABLE).is_none() {
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        #[expect(
-            unsafe_code,
-            reason = "no other thread runs yet that could read the environment"
-        )]
-        // SAFETY: called first in `main`, before any thread is started.
-        unsafe {
-            std::env::set_var(VARIABLE, threads.to_string());
-        }
-    }
 }
 
 async fn run(command: Command, configuration: Configuration, json: bool) -> anyhow::Result<ExitCode> {

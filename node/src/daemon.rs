@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::listing::Offer;
@@ -266,6 +266,7 @@ async fn start_parts(
         metrics: crate::metrics::NodeMetrics::new(),
         timeouts,
         body_max_bytes: gristmill_protocol::codec::REQUEST_BODY_MAX_BYTES as u64,
+        tickets: Mutex::default(),
     });
     let local_api_address = listener.as_ref().map(|(_, address)| *address);
     let (state, hardware) = watch::channel(HardwareState::of(&settings.hardware));

@@ -1,7 +1,7 @@
 //! Serves job streams: one task per stream, which translates between the stream, the engine and
 //! [`ProviderSession`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gristmill_protocol::identity::{AccountId, Keypair};
@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 
 use crate::channels::{Channels, OpenChannel};
 use crate::core::admission::{Admitted, Premises, admit};
+use crate::core::known_tickets::KnownTickets;
 use crate::known_coordinator::KnownCoordinator;
 use crate::metrics::NodeMetrics;
 use crate::offering::Catalogue;
@@ -63,6 +64,8 @@ pub(crate) struct JobHost {
     pub(crate) metrics: NodeMetrics,
     pub(crate) timeouts: ProviderTimeouts,
     pub(crate) body_max_bytes: u64,
+    /// The tickets that were checked.
+    pub(crate) tickets: Mutex<KnownTickets>,
 }
 
 /// A job that was taken.
@@ -123,6 +126,10 @@ impl JobHost {
         let catalogue = Arc::clone(&self.catalogue.borrow());
         let (provider, coordinator) = (self.keypair.account(), self.coordinator());
         let closed = self.closed();
+        let known_ticket = coordinator.as_ref().and_then(|coordinator| {
+            let tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+            tickets.get(&open.ticket, coordinator.keys()).cloned()
+        });
         let premises = Premises {
             provider: &provider,
             coordinator: coordinator.as_ref().map(|known| known.keys()),
@@ -132,8 +139,13 @@ impl JobHost {
             jobs: self.slots.jobs(),
             body_max_bytes: self.body_max_bytes,
             closed: closed.as_deref(),
+            known_ticket: known_ticket.as_ref(),
         };
         let admitted = admit(open, peer, &premises, now_ms)?;
+        if let (Some(coordinator), None) = (&coordinator, &known_ticket) {
+            let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+            tickets.remember(&open.ticket, coordinator.keys(), &admitted.ticket);
+        }
         // Another job may have taken the last place since.
         let full = || JobRefused::new(RefusalCode::Busy, 1_000, "the last place was just taken");
         let place = self.slots.enter().ok_or_else(full)?;

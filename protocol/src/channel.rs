@@ -52,6 +52,8 @@ pub struct ConsumerChannel {
     owed: Credits,
     promised: Credits,
     reserved: Credits,
+    /// What was signed last. A provider shows it with each job, and its signature needs no check.
+    newest: Option<Signed<Voucher>>,
 }
 
 impl ConsumerChannel {
@@ -65,6 +67,7 @@ impl ConsumerChannel {
             owed: promised,
             promised,
             reserved: Credits::ZERO,
+            newest: None,
         }
     }
 
@@ -172,6 +175,7 @@ impl ConsumerChannel {
         let shown = match shown {
             None => Credits::ZERO,
             Some(shown) if shown.content_unchecked().channel != self.channel => return Err(foreign),
+            Some(shown) if self.newest.as_ref() == Some(shown) => shown.content_unchecked().cumulative,
             Some(shown) => {
                 shown
                     .verify_from(&self.keypair.account())
@@ -188,14 +192,16 @@ impl ConsumerChannel {
         Ok((shown < self.promised).then(|| self.sign(request_id, [0; 32])))
     }
 
-    fn sign(&self, request_id: &RequestId, transcript: [u8; 32]) -> Signed<Voucher> {
+    fn sign(&mut self, request_id: &RequestId, transcript: [u8; 32]) -> Signed<Voucher> {
         let (channel, cumulative) = (self.channel, self.promised);
-        self.keypair.sign(Voucher {
+        let voucher = self.keypair.sign(Voucher {
             channel,
             cumulative,
             request_id: request_id.clone(),
             transcript,
-        })
+        });
+        self.newest = Some(voucher.clone());
+        voucher
     }
 }
 

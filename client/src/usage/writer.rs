@@ -14,6 +14,9 @@ use crate::core::finished_request::FinishedRequest;
 
 /// Most requests that are written at once.
 const BATCH_REQUESTS: usize = 256;
+/// How long requests are gathered before they are written: each time costs two switches between threads. A program
+/// that is killed loses so much.
+const GATHER_TIME: Duration = Duration::from_millis(25);
 /// For so long what was written may be lost in a power cut, though not when this program is killed.
 const SYNC_DELAY: Duration = Duration::from_secs(1);
 /// How long to wait after the disk refused.
@@ -82,11 +85,22 @@ impl UsageWriter {
         }
         let is_synced = self.work.files.is_synced() && batch.is_empty();
         let come = self.queue.recv_many(batch, room);
-        if is_synced {
-            come.await;
-            return true;
+        let have_come = match is_synced {
+            true => come.await,
+            false => match timeout(SYNC_DELAY, come).await {
+                Ok(come) => come,
+                Err(_) => return false,
+            },
+        };
+        if (1..room).contains(&have_come) {
+            sleep(GATHER_TIME).await;
+            while self.work.batch.len() < BATCH_REQUESTS
+                && let Ok(request) = self.queue.try_recv()
+            {
+                self.work.batch.push(request);
+            }
         }
-        timeout(SYNC_DELAY, come).await.is_ok()
+        true
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Premises<'a> {
     pub body_max_bytes: u64,
     /// Why no job is taken at all, where none is.
     pub closed: Option<&'a str>,
+    /// What the job's ticket says, where the very same one was checked with the coordinator's keys before.
+    pub known_ticket: Option<&'a TicketClaims>,
 }
 
 /// A job that is taken, as far as its channel allows.
@@ -132,10 +134,16 @@ fn check_ticket(
     if open.ticket.len() > TICKET_MAX_BYTES {
         return Err(invalid(&format!("a ticket has at most {TICKET_MAX_BYTES} bytes")));
     }
-    let verify = |key: &AccountId| TicketClaims::verify(&open.ticket, key, premises.provider, now_ms);
-    let mut ticket = verify_by_any(coordinator, verify)
-        .map_err(|error| invalid(&describe(&error, coordinator.newest())))?;
-    ticket.iss = *coordinator.first();
+    let ticket = match premises.known_ticket {
+        Some(known) => known.clone(),
+        None => {
+            let verify = |key: &AccountId| TicketClaims::verify(&open.ticket, key, premises.provider, now_ms);
+            let verified = verify_by_any(coordinator, verify);
+            let ticket = verified.map_err(|error| invalid(&describe(&error, coordinator.newest())))?;
+            let iss = *coordinator.first();
+            TicketClaims { iss, ..ticket }
+        }
+    };
     if ticket.sub != *peer {
         let reason = format!(
             "the ticket is for {}, the stream was opened by {peer}",
@@ -276,6 +284,7 @@ mod tests {
             jobs: 0,
             body_max_bytes: 100,
             closed: None,
+            known_ticket: None,
         };
         let (mut open, mut peer) = (open(&ticket()), account(CONSUMER));
         change(&mut open, &mut peer, &mut premises);
@@ -312,6 +321,28 @@ mod tests {
             code(&decide(|open, _, _| open.ticket = posing)),
             RefusalCode::InvalidTicket
         );
+    }
+
+    #[test]
+    fn a_known_ticket_is_held_against_peer_and_time_again() {
+        let known = ticket();
+        let unread = "not looked at".to_owned();
+        let admitted = decide(|open, _, premises| {
+            open.ticket = unread.clone();
+            premises.known_ticket = Some(&known);
+        });
+        assert_eq!(admitted.unwrap().ticket, known);
+        let of_another = decide(|_, peer, premises| {
+            *peer = account(9);
+            premises.known_ticket = Some(&known);
+        });
+        assert_eq!(code(&of_another), RefusalCode::NotTicketHolder);
+        let ended = TicketClaims {
+            exp: NOW / 1_000 + 10,
+            ..ticket()
+        };
+        let too_late = decide(|_, _, premises| premises.known_ticket = Some(&ended));
+        assert_eq!(code(&too_late), RefusalCode::InvalidTicket);
     }
 
     #[test]

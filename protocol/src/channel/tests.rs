@@ -131,6 +131,10 @@ fn state_lost_on_either_side_is_found_again() {
     // A voucher by somebody else does not.
     let forged = keypair(8).sign(voucher.content_unchecked().clone());
     assert!(consumer(1_000).reconcile(Some(&forged), &request()).is_err());
+    assert!(
+        remembering.reconcile(Some(&forged), &request()).is_err(),
+        "not because its content is known either"
+    );
 }
 
 #[test]
