@@ -26,5 +26,6 @@ pub mod probe;
 pub mod prover;
 pub mod readings;
 pub mod score;
+pub mod selftest;
 pub mod session;
 pub mod visibility;

@@ -3,7 +3,7 @@
 /// Bounds and times of challenges. Times are in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Units of the stages that are opened, and as many of what stayed in memory.
+    /// Units of each stage that are opened, and as many of what stayed in memory.
     pub openings: u32,
     /// How long the last stage of a processor should take at the claimed rate, at most. It fills the claimed memory.
     pub last_stage_of_processor_ms: u64,

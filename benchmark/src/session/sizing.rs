@@ -46,7 +46,8 @@ pub fn parameters_for(claim: &HardwareClaim, policy: &Policy) -> ChallengeParame
         dimension,
         stages: stages.iter().enumerate().map(stage).collect(),
         resident_rounds: as_u32(resident),
-        openings: policy.openings,
+        // As many for each stage: what one of them shows must not hang on how much is done in the others.
+        openings: policy.openings.saturating_mul(as_u32(stages.len() as u64)),
         resident_openings: policy.openings,
     }
 }

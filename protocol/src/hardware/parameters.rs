@@ -27,7 +27,7 @@ pub struct ChallengeParameters {
     pub stages: Vec<Stage>,
     /// How many results of the last stage stay in the device's memory: its last ones.
     pub resident_rounds: u32,
-    /// How many units of the stages are opened.
+    /// How many units of the stages are opened; the stages take turns.
     pub openings: u32,
     /// How many units of what stayed in memory are opened.
     pub resident_openings: u32,

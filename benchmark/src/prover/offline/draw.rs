@@ -51,16 +51,11 @@ pub(super) fn nonce(transcript: &Transcript) -> ChallengeSeed {
     seed(&digest(transcript, &transcript.stages, false), b"nonce")
 }
 
-/// The units to open, uniformly over rounds, rows and columns, with replacement.
+/// The units to open: the stages take turns, and each draws uniformly over rounds, rows and columns, with replacement.
 pub(super) fn units(transcript: &Transcript) -> (Vec<UnitPosition>, Vec<UnitPosition>) {
     let parameters = &transcript.parameters;
     let key = Key::from_digest(seed(&digest(transcript, &transcript.stages, true), b"units").bytes());
     let side = u64::from(parameters.units_per_side());
-    let all_rounds: u64 = parameters
-        .stages
-        .iter()
-        .map(|stage| u64::from(stage.rounds))
-        .sum();
     let position = |[round, row, column, _]: [u64; 4], rounds| {
         let (row, column) = (below(row, side), below(column, side));
         (below(round, rounds), row, column)
@@ -68,16 +63,18 @@ pub(super) fn units(transcript: &Transcript) -> (Vec<UnitPosition>, Vec<UnitPosi
     let last = u32::try_from(parameters.stages.len())
         .unwrap_or(u32::MAX)
         .saturating_sub(1);
-    let of_stages = (0..u64::from(parameters.openings)).map(|at| {
-        let (round, row, column) = position(key.block([at, 0, 0, 0]), all_rounds);
-        let (stage, round) = stage_of(transcript, round);
-        UnitPosition {
-            stage,
-            round,
-            row,
-            column,
-        }
-    });
+    let stages = (0_u32..).zip(&parameters.stages).cycle();
+    let of_stages = (0..u64::from(parameters.openings))
+        .zip(stages)
+        .map(|(at, (stage, asked))| {
+            let (round, row, column) = position(key.block([at, 0, 0, 0]), u64::from(asked.rounds));
+            UnitPosition {
+                stage,
+                round,
+                row,
+                column,
+            }
+        });
     let of_residency = (0..u64::from(parameters.resident_openings)).map(|at| {
         let (round, row, column) = position(key.block([at, 1, 0, 0]), u64::from(parameters.resident_rounds));
         UnitPosition {
@@ -88,19 +85,6 @@ pub(super) fn units(transcript: &Transcript) -> (Vec<UnitPosition>, Vec<UnitPosi
         }
     });
     (of_stages.collect(), of_residency.collect())
-}
-
-/// Which stage the round belongs to that is the `round`th of all, and its number there.
-fn stage_of(transcript: &Transcript, mut round: u32) -> (u32, u32) {
-    let mut stage = 0;
-    for asked in &transcript.parameters.stages {
-        if round < asked.rounds {
-            break;
-        }
-        round -= asked.rounds;
-        stage += 1;
-    }
-    (stage, round)
 }
 
 /// A number below `bound`, which is at most 2^32. The bias is below `bound` in 2^64.
