@@ -20,6 +20,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -163,11 +164,14 @@ impl Driver {
         mut written: mpsc::UnboundedReceiver<Written>,
         stopping: CancellationToken,
     ) {
+        let mut tick_at = Instant::now();
         loop {
+            // Kept from one message to the next: however many questions come, time passes.
             let tick = match self.challenges.counts().open {
                 0 => IDLE_TICK,
                 _ => TICK,
             };
+            tick_at = tick_at.min(Instant::now() + tick);
             tokio::select! {
                 () = stopping.cancelled() => return,
                 message = inbox.recv() => match message {
@@ -179,7 +183,10 @@ impl Driver {
                     Err(error) => tracing::error!(%error, "the verifier failed"),
                 },
                 Some(written) = written.recv() => self.handle(written.event(), None),
-                () = tokio::time::sleep(tick) => self.handle(Event::Tick, None),
+                () = tokio::time::sleep_until(tick_at) => {
+                    self.handle(Event::Tick, None);
+                    tick_at = Instant::now() + IDLE_TICK;
+                }
             }
         }
     }

@@ -71,7 +71,7 @@ impl CertifiedRecord {
             .shown_at
             .saturating_add(policy.shown_life_ms / 1_000);
         let exp = expiry(now_ms, latest);
-        if self.is_due(now_ms) || exp <= self.certificate.exp.min(now_ms / 1_000) {
+        if self.is_due(now_ms) || !self.is_live(now_ms) || exp <= self.certificate.exp.min(now_ms / 1_000) {
             return Renewal::ChallengeRequired;
         }
         let mut renewed = self.clone();

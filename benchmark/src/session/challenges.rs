@@ -34,10 +34,10 @@ const WORK_WITHIN_MS: u64 = 5 * 60_000;
 pub struct Challenges {
     policy: Policy,
     coordinator: AccountId,
-    courses: BTreeMap<ChallengeId, Course>,
-    groups: BTreeMap<u64, Group>,
+    pub(super) courses: BTreeMap<ChallengeId, Course>,
+    pub(super) groups: BTreeMap<u64, Group>,
     next_group: u64,
-    register: Register,
+    pub(super) register: Register,
     admission: Admission,
     forget_at_ms: u64,
     effects: Vec<Effect>,
@@ -108,7 +108,7 @@ impl Challenges {
             } => {
                 self.take_proof(call, caller, challenge, proof, now_ms);
             }
-            Event::Verified { challenge, verdict } => self.hear_verdict(challenge, verdict, now_ms, rng),
+            Event::Verified { challenge, verdict } => self.hear_verdict(challenge, verdict, now_ms),
             Event::Renew {
                 call,
                 caller,
@@ -376,7 +376,7 @@ impl Challenges {
 
     fn wait_step(&self, course: &Course, now_ms: u64) -> NextStep {
         match course.phase {
-            Phase::Verifying { .. } | Phase::Keeping { .. } => NextStep::Verifying,
+            Phase::Verifying { .. } | Phase::Verified | Phase::Keeping { .. } => NextStep::Verifying,
             _ => NextStep::Wait {
                 missing: u32::try_from(self.rule().waited_for(course, now_ms)).unwrap_or(u32::MAX),
             },
@@ -410,7 +410,7 @@ impl Challenges {
         }
         // A proof that comes again is answered like the first one.
         match course.phase {
-            Phase::Verifying { .. } | Phase::Keeping { .. } | Phase::Over { .. } => {
+            Phase::Verifying { .. } | Phase::Verified | Phase::Keeping { .. } | Phase::Over { .. } => {
                 self.answer_or_hold(call, challenge, now_ms);
             }
             _ => self.answer(call, Err(Problem::OutOfTurn)),

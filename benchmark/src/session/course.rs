@@ -64,6 +64,8 @@ pub(super) enum Phase {
     Opening { until_ms: u64 },
     /// The proof is verified.
     Verifying { until_ms: u64 },
+    /// The proof holds; the verdicts on those that it is challenged together with are waited for.
+    Verified,
     /// The certificate is signed and kept.
     Keeping { until_ms: u64 },
     /// The certificate is given out, or there is none.
@@ -112,6 +114,14 @@ impl Course {
         }
     }
 
+    /// Whether there is nothing left to find out: it is verified, or over.
+    pub(super) const fn is_judged(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Verified | Phase::Keeping { .. } | Phase::Over { .. }
+        )
+    }
+
     /// Whether a stage comes next, not the fold of what stayed in memory.
     pub(super) const fn has_stages_left(&self) -> bool {
         self.stages.len() < self.parameters.stages.len()
@@ -127,7 +137,7 @@ impl Course {
             | Phase::Opening { until_ms }
             | Phase::Verifying { until_ms }
             | Phase::Keeping { until_ms } => Some(until_ms.saturating_add(1)),
-            Phase::Waiting { .. } => None,
+            Phase::Waiting { .. } | Phase::Verified => None,
             Phase::Over { at_ms, .. } => Some(at_ms.saturating_add(keep_outcome_ms)),
         };
         let held_ms = self.held.map(|(_, until_ms)| until_ms);
@@ -171,7 +181,9 @@ impl Course {
                 outcome: Err(refusal),
                 ..
             } => refusal.step(),
-            Phase::Waiting { .. } | Phase::Verifying { .. } | Phase::Keeping { .. } => return None,
+            Phase::Waiting { .. } | Phase::Verifying { .. } | Phase::Verified | Phase::Keeping { .. } => {
+                return None;
+            }
         })
     }
 

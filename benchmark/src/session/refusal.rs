@@ -49,13 +49,13 @@ pub enum Refusal {
         /// What the verifier says.
         reason: String,
     },
-    /// Devices that belong together were not challenged together.
+    /// Devices that belong together were not shown together.
     #[error(
-        "{missing} certified devices of the same owner or at the same address did not take part; challenge them at \
+        "{missing} certified devices of the same owner or at the same address did not take part, or failed; challenge them at \
          the same time, or try again when their certificates have expired"
     )]
     Together {
-        /// How many were missing.
+        /// How many were not shown.
         missing: usize,
     },
     /// Another account has a certificate for the UUID.

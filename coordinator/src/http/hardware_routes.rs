@@ -144,7 +144,7 @@ pub(super) async fn challenge_proof(
             let call = SignedCall::from_request(request, &service)
                 .await
                 .map_err(|_| refusal)?;
-            (call.account, Vec::new())
+            (call.account, call.body.to_vec())
         }
     };
     service.challenge_proof(account, challenge, proof).await.map(Json)

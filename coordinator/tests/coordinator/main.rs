@@ -13,6 +13,8 @@ mod accounts;
 mod authentication;
 mod channels;
 mod gossip;
+mod hardware;
+mod hardware_prover;
 mod harness;
 mod lifecycle;
 mod log;

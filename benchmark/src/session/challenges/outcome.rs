@@ -17,33 +17,79 @@ use super::{Challenges, WORK_WITHIN_MS};
 use crate::score::score;
 
 impl Challenges {
-    pub(super) fn hear_verdict(
-        &mut self,
-        challenge: ChallengeId,
-        verdict: Result<(), Refusal>,
-        now_ms: u64,
-        rng: &mut dyn Rng,
-    ) {
+    pub(super) fn hear_verdict(&mut self, challenge: ChallengeId, verdict: Result<(), Refusal>, now_ms: u64) {
         let course = self.courses.get(&challenge);
-        let Some(course) = course.filter(|course| matches!(course.phase, Phase::Verifying { .. })) else {
+        if course.is_none_or(|course| !matches!(course.phase, Phase::Verifying { .. })) {
             return;
-        };
-        match verdict.and_then(|()| self.certify(challenge, course, now_ms, rng)) {
-            Ok(record) => {
+        }
+        match verdict {
+            Ok(()) => {
                 if let Some(course) = self.courses.get_mut(&challenge) {
-                    let until_ms = now_ms.saturating_add(WORK_WITHIN_MS);
-                    course.phase = Phase::Keeping { until_ms };
+                    course.phase = Phase::Verified;
                 }
-                // From now on it counts as certified, also while its certificate is being kept.
-                self.register.insert(record.clone());
-                let record = Box::new(record);
-                self.effects.push(Effect::Keep {
-                    record,
-                    renewal: None,
-                });
             }
             Err(refusal) => self.end(challenge, Err(refusal), now_ms),
         }
+    }
+
+    /// Certifies what is verified, once there is a verdict on every member of the group: those first that hold a
+    /// certificate, because the others depend on them.
+    pub(super) fn certify_groups(&mut self, now_ms: u64, rng: &mut dyn Rng) {
+        let mut verified: Vec<(bool, ChallengeId)> = Vec::new();
+        for group in self.groups.values() {
+            let members = || {
+                let known = |name: &ChallengeId| self.courses.get(name).map(|course| (*name, course));
+                group.members.iter().filter_map(known)
+            };
+            if members().all(|(_, course)| course.is_judged()) {
+                let ready = members().filter(|(_, course)| matches!(course.phase, Phase::Verified));
+                verified.extend(ready.map(|(name, course)| (!self.is_certified(course, now_ms), name)));
+            }
+        }
+        verified.sort_unstable();
+        for (_, challenge) in verified {
+            let Some(course) = self.courses.get(&challenge) else {
+                continue;
+            };
+            match self.certify(challenge, course, now_ms, rng) {
+                Ok(record) => {
+                    if let Some(course) = self.courses.get_mut(&challenge) {
+                        let until_ms = now_ms.saturating_add(WORK_WITHIN_MS);
+                        course.phase = Phase::Keeping { until_ms };
+                    }
+                    // From now on it counts as certified, also while its certificate is being kept.
+                    self.register.insert(record.clone());
+                    let record = Box::new(record);
+                    self.effects.push(Effect::Keep {
+                        record,
+                        renewal: None,
+                    });
+                }
+                Err(refusal) => self.end(challenge, Err(refusal), now_ms),
+            }
+        }
+    }
+
+    fn is_certified(&self, course: &Course, now_ms: u64) -> bool {
+        let record = self.register.get(&course.device);
+        record.is_some_and(|record| record.is_live(now_ms))
+    }
+
+    /// How many linked devices hold certificates that were not shown in the same group. Otherwise one device could be
+    /// shown again and again under new names, while those before it come to the barrier and then fail.
+    fn not_shown_together(&self, course: &Course, now_ms: u64) -> usize {
+        if self.is_certified(course, now_ms) {
+            return 0;
+        }
+        let group = self.groups.get(&course.group);
+        let is_shown = |device: &DeviceKey| {
+            let record = self.register.get(device);
+            record.is_some_and(|record| {
+                group.is_some_and(|group| group.members.contains(&record.certificate.jti))
+            })
+        };
+        let linked = self.register.linked(&course.links, now_ms);
+        linked.iter().filter(|device| !is_shown(device)).count()
     }
 
     /// What a verified challenge shows.
@@ -57,6 +103,10 @@ impl Challenges {
         // Another account's device with the same UUID may have been certified meanwhile.
         if self.register.is_taken(&course.links, now_ms) {
             return Err(Refusal::UuidTaken);
+        }
+        let missing = self.not_shown_together(course, now_ms);
+        if missing > 0 {
+            return Err(Refusal::Together { missing });
         }
         let throughput = throughput_of(course, &self.policy);
         let memory_bytes = memory_of(course, &throughput, &self.policy)?;

@@ -23,6 +23,7 @@ impl Challenges {
             self.end(challenge, Err(refusal), now_ms);
         }
         self.advance_groups(now_ms, rng);
+        self.certify_groups(now_ms, rng);
         self.answer_held(now_ms);
         let keep_ms = self.policy.keep_outcome_ms;
         self.courses.retain(|_, course| match course.phase {

@@ -215,7 +215,14 @@ impl Desk {
         )
     }
 
+    /// Uploads a proof and expects to hear the end at once.
     pub(super) fn prove(&mut self, device: &Device) -> NextStep {
+        let call = self.upload(device);
+        self.answer(call).expect("answered at once").expect("no problem")
+    }
+
+    /// Uploads a proof and gives the call, which may be held.
+    pub(super) fn upload(&mut self, device: &Device) -> CallId {
         let call = self.call();
         self.handle(Event::Proof {
             call,
@@ -223,7 +230,7 @@ impl Desk {
             challenge: device.challenge,
             proof: vec![1, 2, 3],
         });
-        self.answer(call).expect("answered at once").expect("no problem")
+        call
     }
 
     /// The whole course of one device that is alone, taking so long for its stage and for its memory.

@@ -1,6 +1,6 @@
 //! Devices that belong together are challenged together.
 
-use gristmill_protocol::hardware::NextStep;
+use gristmill_protocol::hardware::{NextStep, RenewalAnswer};
 
 use super::desk::{Desk, Device, account, claim, refusal};
 use crate::session::{Policy, Problem};
@@ -26,7 +26,10 @@ fn run_together(desk: &mut Desk, devices: &[&Device]) -> Vec<NextStep> {
     for device in devices {
         desk.commit_residency(device);
     }
-    devices.iter().map(|device| desk.prove(device)).collect()
+    for device in devices {
+        desk.upload(device);
+    }
+    devices.iter().map(|device| desk.now(device).unwrap()).collect()
 }
 
 #[test]
@@ -118,6 +121,61 @@ fn a_certified_device_has_to_take_part_when_another_of_its_owner_is_shown() {
         "{ends:?}"
     );
     assert_eq!(desk.challenges.status(&account(1), desk.now_ms).devices.len(), 2);
+}
+
+#[test]
+fn a_certified_device_that_comes_and_fails_does_not_make_way_for_another() {
+    let mut desk = Desk::new();
+    let before = desk.certify(1, None, claim(Some("a"), 0));
+    let one = desk.open(1, None, claim(Some("a"), 0)).unwrap();
+    let two = desk.open(1, None, claim(Some("b"), 1)).unwrap();
+    desk.prepare(&one, 0);
+    desk.prepare(&two, 0);
+    desk.advance(1_000);
+    desk.now_ms += 4_000;
+    desk.commit_stage(&two, 0);
+    // The first one never commits: it is the same device under another name.
+    desk.advance(2_000);
+    desk.commit_residency(&two);
+    assert_eq!(refusal(&desk.prove(&two)), "together");
+    assert_eq!(refusal(&desk.now(&one).unwrap()), "slower_than_claimed");
+    let renewal = desk.renew(account(1), &before);
+    assert_eq!(renewal, Ok(RenewalAnswer::ChallengeRequired));
+    // Whoever is certified already is shown again, whatever becomes of others.
+    let one = desk.open(1, None, claim(Some("a"), 0)).unwrap();
+    let two = desk.open(1, None, claim(Some("b"), 1)).unwrap();
+    desk.prepare(&one, 0);
+    desk.prepare(&two, 0);
+    desk.advance(1_000);
+    desk.commit_stage(&one, 0);
+    desk.advance(6_000);
+    desk.commit_residency(&one);
+    assert!(matches!(desk.prove(&one), NextStep::Certified { .. }));
+}
+
+#[test]
+fn nobody_is_certified_before_the_verdict_on_everybody() {
+    let mut desk = Desk::new();
+    let one = desk.open(1, None, claim(Some("a"), 0)).unwrap();
+    let two = desk.open(1, None, claim(Some("b"), 1)).unwrap();
+    for device in [&one, &two] {
+        desk.prepare(device, 0);
+    }
+    desk.advance(1_000);
+    desk.now_ms += 4_000;
+    for device in [&one, &two] {
+        desk.commit_stage(device, 0);
+    }
+    for device in [&one, &two] {
+        desk.commit_residency(device);
+    }
+    desk.upload(&one);
+    assert_eq!(desk.now(&one), None);
+    desk.advance(Policy::default().proof_within_ms + 1);
+    assert!(
+        matches!(desk.now(&one), Some(NextStep::Certified { .. })),
+        "the other one's proof is late"
+    );
 }
 
 #[test]

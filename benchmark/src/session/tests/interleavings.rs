@@ -9,7 +9,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
 use super::desk::{BEGIN_MS, account, claim, roots};
-use crate::session::{AddressKey, Answer, CallId, Challenges, Effect, Event, Policy, Refusal};
+use crate::session::{
+    AddressKey, Answer, CallId, CertifiedRecord, Challenges, Effect, Event, Policy, Refusal,
+};
 
 /// What somebody does next.
 #[derive(Clone, Debug)]
@@ -100,6 +102,9 @@ impl World {
                     });
                 }
                 Effect::Keep { mut record, renewal } => {
+                    if renewal.is_none() {
+                        self.check_group(&record);
+                    }
                     record.text = "signed".into();
                     self.work.push(Event::Kept {
                         record,
@@ -285,6 +290,20 @@ impl World {
                     self.handle(event, rng, good);
                 }
             }
+        }
+    }
+
+    /// Whoever is newly certified was challenged at one time with every certified device that it is linked to.
+    fn check_group(&self, record: &CertifiedRecord) {
+        let challenges = self.challenges.as_ref().unwrap();
+        let course = &challenges.courses[&record.certificate.jti];
+        let members = &challenges.groups[&course.group].members;
+        for device in challenges.register.linked(&record.links(), self.now_ms) {
+            let is_member = |name: &ChallengeId| {
+                let member = challenges.courses.get(name);
+                member.is_some_and(|member| member.device == device)
+            };
+            assert!(members.iter().any(is_member), "a certified device stayed away");
         }
     }
 
