@@ -300,6 +300,24 @@ mod tests {
         assert_eq!(cut.driver_major, None);
     }
 
+    #[test]
+    fn parts_that_only_together_read_alike_have_other_digests() {
+        let untold = Fingerprint { uuid: None, ..card() };
+        let empty = Fingerprint {
+            uuid: Some(String::new()),
+            ..card()
+        };
+        let moved = |vendor: &str, name: &str| Fingerprint {
+            vendor: vendor.into(),
+            name: name.into(),
+            ..card()
+        };
+        for (one, other) in [(untold, empty), (moved("NVIDIA", "RTX"), moved("NVIDIAR", "TX"))] {
+            assert_ne!(one.digest(), other.digest());
+            assert_eq!(one.changes_since(&other).is_empty(), one == other);
+        }
+    }
+
     fn fingerprints() -> impl Strategy<Value = Fingerprint> {
         let kinds = prop::sample::select(vec![DeviceKind::Cuda, DeviceKind::Rocm, DeviceKind::Cpu]);
         // Few and short texts, so that equal parts and moved borders between parts come up.

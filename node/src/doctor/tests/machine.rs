@@ -120,7 +120,7 @@ fn devices() {
                     .as_mut()
                     .unwrap()
                     .notes
-                    .push("hides 1 of 2".into())
+                    .push("hides 1 of 2".into());
             },
             Devices,
             Note,
