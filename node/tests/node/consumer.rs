@@ -212,7 +212,7 @@ impl Consumer {
         let mut session = ConsumerSession::open(terms, timeouts, &mut paid.channel, now()).unwrap();
         let (mut messages, mut raw, mut accepted) = (Vec::new(), Vec::new(), None);
         loop {
-            let event = if messages.len() >= cancel_after {
+            let event = if messages.len() >= cancel_after && !session.is_leaving() {
                 ConsumerEvent::Cancel
             } else {
                 match stream.receive(PATIENCE).await {
