@@ -1,6 +1,5 @@
 //! Starts a client and ends it in order.
 
-use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use std::time::Duration;
 use gristmill_protocol::coordinator_api::AccountView;
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_service::clock::unix_ms;
+use gristmill_service::installation::{IdentityLock, IdentityLockError, identity_path};
 use gristmill_service::listener::BoundedListener;
 use gristmill_telemetry::otlp::OtlpEndpointError;
 use gristmill_transport::key_file::{self, KeyFileError};
@@ -42,10 +42,6 @@ mod books;
 
 use books::{BookTasks, Books};
 
-/// The file that keeps a second client, and a node, from the same data directory: one key can't be two peers at once.
-const LOCK_FILE: &str = "identity.lock";
-/// The installation's key, which its node uses too.
-const KEY_FILE: &str = "identity.key";
 /// The wallet.
 const WALLET_FILE: &str = "client/wallet.json";
 /// How long a start waits for the coordinator's first answer.
@@ -265,7 +261,7 @@ pub struct RunningClient {
     coordinator: Arc<CoordinatorClient>,
     stopping: CancellationToken,
     _stop_when_dropped: DropGuard,
-    _lock: File,
+    _lock: IdentityLock,
 }
 
 impl std::fmt::Debug for RunningClient {
@@ -456,10 +452,10 @@ async fn join_mesh(
 }
 
 /// The lock of the data directory and the key in it.
-async fn take_data_directory(directory: PathBuf) -> Result<(File, Keypair), StartError> {
+async fn take_data_directory(directory: PathBuf) -> Result<(IdentityLock, Keypair), StartError> {
     let take = move || {
         // The key file's folder is made with it, for the owner's eyes only.
-        let keypair = key_file::load_or_create(&key_path(&directory))?;
+        let keypair = key_file::load_or_create(&identity_path(&directory))?;
         Ok((lock(&directory)?, keypair))
     };
     match tokio::task::spawn_blocking(take).await {
@@ -468,27 +464,10 @@ async fn take_data_directory(directory: PathBuf) -> Result<(File, Keypair), Star
     }
 }
 
-/// Where an installation's key is.
-pub(crate) fn key_path(data_dir: &Path) -> PathBuf {
-    data_dir.join(KEY_FILE)
-}
-
-fn lock(directory: &Path) -> Result<File, StartError> {
-    let unusable = |source| StartError::DataDirectory {
-        directory: directory.to_owned(),
-        source,
-    };
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(directory.join(LOCK_FILE))
-        .map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StartError::AlreadyRunning {
-            directory: directory.to_owned(),
-        }),
-        Err(TryLockError::Error(source)) => Err(unusable(source)),
-    }
+fn lock(directory: &Path) -> Result<IdentityLock, StartError> {
+    let directory = directory.to_owned();
+    IdentityLock::take(&directory).map_err(|error| match error {
+        IdentityLockError::InUse => StartError::AlreadyRunning { directory },
+        IdentityLockError::Failed { source, .. } => StartError::DataDirectory { directory, source },
+    })
 }

@@ -15,6 +15,7 @@ use gristmill_protocol::job::JobKind;
 use gristmill_protocol::tokens::ReceiptClaims;
 use gristmill_protocol::usage::Price;
 use gristmill_service::clock::{system_clock, unix_ms};
+use gristmill_service::installation::identity_path;
 use gristmill_transport::{CoordinatorClient, key_file};
 use tokio_util::sync::CancellationToken;
 
@@ -269,7 +270,7 @@ async fn start_client(
 }
 
 fn purse(folder: &Path, coordinator: &str) -> anyhow::Result<CoordinatorClient> {
-    let keypair = key_file::load_or_create(&folder.join("identity.key"))?;
+    let keypair = key_file::load_or_create(&identity_path(folder))?;
     Ok(CoordinatorClient::new(
         coordinator,
         None,

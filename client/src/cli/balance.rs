@@ -8,13 +8,13 @@ use std::sync::Arc;
 use anyhow::bail;
 use gristmill_service::cli::{align_right, plain, table};
 use gristmill_service::clock::unix_ms;
+use gristmill_service::installation::identity_path;
 use gristmill_transport::{CoordinatorClient, key_file};
 
-use crate::server::key_path;
 use crate::settings::Settings;
 
 pub(super) async fn show(settings: &Settings, data_dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    let path = key_path(data_dir);
+    let path = identity_path(data_dir);
     let Some(keypair) = key_file::load(&path)? else {
         bail!(
             "there is no key at {}, so there is no account yet; 'gristmill client serve' makes one, or name the \

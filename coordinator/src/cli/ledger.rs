@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::log::checkpoint::account_of_origin;
+use gristmill_service::installation::identity_path;
 use gristmill_transport::coordinator_client::CoordinatorClient;
 use gristmill_transport::key_file;
 
@@ -86,7 +87,7 @@ async fn verify(arguments: VerifyArguments, data_dir: &Path, json: bool) -> anyh
         log,
         full,
     } = arguments;
-    let identity = key_file::load(&data_dir.join("identity.key"))?;
+    let identity = key_file::load(&identity_path(data_dir))?;
     let has_identity = identity.is_some();
     // Whoever has no receipts needs no name.
     let keypair = match identity {
