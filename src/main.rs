@@ -134,7 +134,7 @@ async fn run(command: Command, configuration: Configuration, json: bool) -> anyh
             gristmill_coordinator::cli::run(command, file.coordinator, &data_dir, json).await
         }
         Command::Ledger(command) => gristmill_coordinator::cli::ledger::run(command, &data_dir, json).await,
-        Command::Benchmark(command) => gristmill_benchmark::cli::run(command, json).await,
+        Command::Benchmark(command) => gristmill_benchmark::cli::run(command, &data_dir, json).await,
         Command::Simulate(command) => gristmill_simulations::cli::run(command, json),
     }
 }

@@ -2,10 +2,12 @@
 
 mod amounts;
 mod bars;
+mod certified;
 mod devices;
 mod run;
 mod verify;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -36,6 +38,7 @@ pub enum Command {
 
 const RUN_EXAMPLES: &str = "\
 Examples:
+  gristmill benchmark run --coordinator http://127.0.0.1:7400
   gristmill benchmark run --offline proof.bin
   gristmill benchmark run --device cuda:0 --memory-max 8GiB --power-max 250 --offline proof.bin";
 
@@ -43,10 +46,10 @@ Examples:
 ///
 /// # Errors
 /// Where something failed; the text says what and what to do about it.
-pub async fn run(command: Command, json: bool) -> anyhow::Result<ExitCode> {
+pub async fn run(command: Command, data_dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
     match command {
         Command::Devices(arguments) => devices::run(&arguments, json),
-        Command::Run(arguments) => run::run(arguments, json).await,
+        Command::Run(arguments) => run::run(arguments, data_dir, json).await,
         Command::Verify(arguments) => verify::run(&arguments, json),
     }
 }

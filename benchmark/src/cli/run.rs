@@ -9,12 +9,14 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use gristmill_protocol::hardware::{ChallengeRequest, HardwareClaim, HardwareDigest};
 use gristmill_protocol::ids::ChallengeId;
+use gristmill_protocol::log::checkpoint::LogKeys;
 use gristmill_service::cli::{INTERRUPTED, table};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::amounts::{Bytes, gibibytes, milliwatts, teraflops};
 use super::bars::Bars;
+use super::certified::{self, Coordinator};
 use crate::fingerprint::Fingerprint;
 use crate::inventory::{Device, DeviceKind, Inventory};
 use crate::probe;
@@ -27,9 +29,17 @@ use crate::prover::{
 /// What to show, and to whom.
 #[derive(Clone, Debug, Args)]
 pub struct Arguments {
+    /// The coordinator that poses the challenge and issues the certificate
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "GRISTMILL_NODE_COORDINATOR",
+        required_unless_present = "offline"
+    )]
+    coordinator: Option<String>,
     /// Pose the challenge without a coordinator and write the proof to this file; there is no certificate then
     #[arg(long, value_name = "FILE")]
-    offline: PathBuf,
+    offline: Option<PathBuf>,
     /// A device such as cuda:0 or cpu, or all; may be given more than once [default: every usable GPU, or the CPU where there
     /// is none]
     #[arg(long = "device", value_name = "DEVICE")]
@@ -48,18 +58,28 @@ struct Outcome {
     device: Device,
     measurement: Measurement,
     claim: HardwareClaim,
-    proof: OfflineProof,
+    shown: Shown,
+}
+
+/// What it has to show for it.
+enum Shown {
+    Certificate(String),
+    Offline(Box<OfflineProof>),
 }
 
 /// Runs the challenges of all devices at once.
-pub(super) async fn run(arguments: Arguments, json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: Arguments, data_dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let inventory = tokio::task::spawn_blocking(probe::inventory).await?;
     let devices = chosen(&inventory, &arguments.devices)?;
     ensure!(
-        devices.len() == 1,
+        arguments.offline.is_none() || devices.len() == 1,
         "an offline proof is of one device, and {} are chosen; name one with --device",
         devices.len()
     );
+    let coordinator = match &arguments.coordinator {
+        Some(url) if arguments.offline.is_none() => Some(Arc::new(Coordinator::new(url, data_dir)?)),
+        _ => None,
+    };
     let stop = StopToken::default();
     let bars = Bars::new(&devices);
     let control = Control::new(stop.clone(), Arc::new(AlwaysOpen)).with_listener(bars.listener());
@@ -69,10 +89,10 @@ pub(super) async fn run(arguments: Arguments, json: bool) -> anyhow::Result<Exit
     };
     let mut all = JoinSet::new();
     for (number, device) in devices.into_iter().enumerate() {
-        let control = control.for_device(number);
+        let (coordinator, control) = (coordinator.clone(), control.for_device(number));
         all.spawn(async move {
             let summary = device.summary();
-            let outcome = one(device, budget, control).await;
+            let outcome = one(device, budget, coordinator, control).await;
             (number, summary, outcome)
         });
     }
@@ -85,7 +105,20 @@ pub(super) async fn run(arguments: Arguments, json: bool) -> anyhow::Result<Exit
     interrupt.abort();
     bars.clear();
     outcomes.sort_by_key(|(number, ..)| *number);
-    report(outcomes, &arguments.offline, json)
+    let place = match (coordinator, arguments.offline) {
+        (Some(coordinator), _) => Place::Coordinator(coordinator.keys().await?),
+        (None, Some(file)) => Place::File(file),
+        (None, None) => bail!("say --coordinator URL or --offline FILE"),
+    };
+    report(outcomes, &place, json)
+}
+
+/// Where the outcome comes from or goes to.
+enum Place {
+    /// A coordinator with these keys.
+    Coordinator(LogKeys),
+    /// A file.
+    File(PathBuf),
 }
 
 /// The devices that were named, or those that a challenge is for.
@@ -131,7 +164,12 @@ fn chosen(inventory: &Inventory, names: &[String]) -> anyhow::Result<Vec<Device>
 }
 
 /// Opens, measures and shows one device.
-async fn one(device: Device, budget: Budget, control: Control) -> Result<Outcome, ShowError> {
+async fn one(
+    device: Device,
+    budget: Budget,
+    coordinator: Option<Arc<Coordinator>>,
+    control: Control,
+) -> Result<Outcome, ShowError> {
     let fingerprint = HardwareDigest::from_bytes(Fingerprint::of(&device).digest());
     let (description, measuring) = (device.clone(), control.clone());
     let measured = tokio::task::spawn_blocking(move || {
@@ -148,14 +186,19 @@ async fn one(device: Device, budget: Budget, control: Control) -> Result<Outcome
         claim: claim.clone(),
     };
     let prover = Arc::new(prover);
-    let challenger = OfflineChallenger::new(parameters(&claim, measurement.dimension));
-    show(prover, &challenger, &request, &control).await?;
-    let proof = challenger.finish().ok_or(ShowError::OutOfOrder("the end"))?;
+    let shown = if let Some(coordinator) = coordinator {
+        Shown::Certificate(show(prover, &*coordinator, &request, &control).await?)
+    } else {
+        let challenger = OfflineChallenger::new(parameters(&claim, measurement.dimension));
+        show(prover, &challenger, &request, &control).await?;
+        let proof = challenger.finish().ok_or(ShowError::OutOfOrder("the end"))?;
+        Shown::Offline(Box::new(proof))
+    };
     Ok(Outcome {
         device,
         measurement,
         claim,
-        proof,
+        shown,
     })
 }
 
@@ -168,7 +211,7 @@ fn drawn_id() -> Result<ChallengeId, ProverError> {
 
 fn report(
     outcomes: Vec<(usize, String, Result<Outcome, ShowError>)>,
-    offline: &Path,
+    place: &Place,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let (mut rows, mut values) = (Vec::new(), Vec::new());
@@ -176,7 +219,7 @@ fn report(
     for (_, device, outcome) in outcomes {
         match outcome {
             Ok(outcome) => {
-                let (row, value) = told(&outcome, offline)?;
+                let (row, value) = told(&outcome, place)?;
                 rows.push(row);
                 values.push(value);
             }
@@ -205,9 +248,16 @@ fn report(
     Ok(code)
 }
 
-/// A row for people and an object for programs. Writes the file of an offline proof.
-fn told(outcome: &Outcome, path: &Path) -> anyhow::Result<([String; 4], Value)> {
-    let proof = &outcome.proof;
+/// A row for people and an object for programs. Checks a certificate, and writes the file of an offline proof.
+fn told(outcome: &Outcome, place: &Place) -> anyhow::Result<([String; 4], Value)> {
+    match (&outcome.shown, place) {
+        (Shown::Certificate(text), Place::Coordinator(keys)) => certified::told(&outcome.device, text, keys),
+        (Shown::Offline(proof), Place::File(path)) => written(outcome, proof, path),
+        _ => bail!("a challenge ended elsewhere than it began"),
+    }
+}
+
+fn written(outcome: &Outcome, proof: &OfflineProof, path: &Path) -> anyhow::Result<([String; 4], Value)> {
     let bytes = proof.encode()?;
     std::fs::write(path, &bytes)
         .with_context(|| format!("the proof could not be written to {}", path.display()))?;
