@@ -160,3 +160,15 @@ async fn answer(
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_small_challenge_is_answered_and_verified() {
+        let whole = measure(256, 2).await.unwrap();
+        assert!(whole.proof_bytes > 271 * 2 * 1024 && whole.verifier_processor_seconds > 0.0);
+        assert!(whole.multiplying_share > 0.0 && whole.multiplying_share < 1.0);
+    }
+}
