@@ -50,14 +50,14 @@ pub struct LiarRuns {
 }
 
 impl LiarRuns {
-    /// Whether as many were caught as foretold: within 4.5 standard deviations and one run of the binomial
-    /// distribution, which an honest program misses once in 100,000 such tables.
+    /// Whether as many were caught as foretold: within 4.5 standard deviations of the binomial distribution and one run
+    /// more, which chance alone misses once in 100,000 tables. Who is always to be caught must always be.
     #[must_use]
     pub fn is_as_foretold(&self) -> bool {
-        let runs = f64::from(self.runs);
-        let deviation = (runs * self.expected_rate * (1.0 - self.expected_rate)).sqrt();
-        (f64::from(self.caught) - runs * self.expected_rate).abs()
-            <= 4.5 * deviation + 1.0 - self.expected_rate.floor()
+        let (runs, rate) = (f64::from(self.runs), self.expected_rate);
+        let slack = if rate < 1.0 { 1.0 } else { 0.0 };
+        let deviation = (runs * rate * (1.0 - rate)).sqrt();
+        (f64::from(self.caught) - runs * rate).abs() <= 4.5 * deviation + slack
     }
 }
 

@@ -43,12 +43,12 @@ impl Recomputation {
         let matrices = self.matrices;
         let rows = kept(&mut self.rows, self.kept_max, row, || {
             slices(matrices.dimension(), row, |index, entries| {
-                matrices.row_of_a(index, entries)
+                matrices.row_of_a(index, entries);
             })
         });
         let columns = kept(&mut self.columns, self.kept_max, column, || {
             slices(matrices.dimension(), column, |index, entries| {
-                matrices.column_of_b(index, entries)
+                matrices.column_of_b(index, entries);
             })
         });
         let length = matrices.dimension().rows();

@@ -33,7 +33,7 @@ const WITHIN_MS: u64 = 600_000;
 
 /// Rounds for so many milliseconds at the claimed rate, and at least one: nobody times them, so more show no more.
 const STAGE_MS: u64 = 3_000;
-/// As a coordinator asks for: one in 2^20 who skips 5 % is missed.
+/// For each stage, as a coordinator asks for: one in 2^20 who skips 5 % of it is missed.
 const OPENINGS: u32 = 271;
 
 /// A challenge for what is claimed. The matrices are those that the claim was measured with.
@@ -55,11 +55,12 @@ pub fn parameters(claim: &HardwareClaim, dimension: Dimension) -> ChallengeParam
     stages.sort_by_key(|stage| stage.precision != Precision::Bf16);
     let fitting = u32::try_from(claim.memory_bytes / dimension.resident_bytes()).unwrap_or(ROUNDS_MAX);
     let last = stages.last().map_or(1, |stage| stage.rounds);
+    let count = u32::try_from(stages.len()).unwrap_or(u32::MAX);
     ChallengeParameters {
         dimension: dimension.get(),
         stages,
         resident_rounds: fitting.clamp(1, last),
-        openings: OPENINGS,
+        openings: OPENINGS.saturating_mul(count),
         resident_openings: OPENINGS,
     }
 }
