@@ -5,6 +5,7 @@ mod bars;
 mod certified;
 mod devices;
 mod run;
+mod selftest;
 mod verify;
 
 use std::path::Path;
@@ -34,6 +35,13 @@ pub enum Command {
     /// Check an offline proof: exit code 0 where it holds, 1 where it shows nothing
     #[command(after_help = "Example:\n  gristmill benchmark verify proof.bin --json")]
     Verify(verify::Arguments),
+    /// Try how often liars are caught: each one plays challenges against the coordinator's own rules, on a virtual clock
+    ///
+    /// Exit code 0 where no honest prover was refused and every liar was caught at the rate that the formula foretells.
+    #[command(
+        after_help = "Examples:\n  gristmill benchmark selftest\n  gristmill benchmark selftest --runs 1000 --json"
+    )]
+    Selftest(selftest::Arguments),
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -51,5 +59,6 @@ pub async fn run(command: Command, data_dir: &Path, json: bool) -> anyhow::Resul
         Command::Devices(arguments) => devices::run(&arguments, json),
         Command::Run(arguments) => run::run(arguments, data_dir, json).await,
         Command::Verify(arguments) => verify::run(&arguments, json),
+        Command::Selftest(arguments) => selftest::run(arguments, json).await,
     }
 }

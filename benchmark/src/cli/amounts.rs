@@ -56,7 +56,7 @@ pub(super) fn teraflops(multiply_adds_per_second: u64) -> String {
 
 /// Bytes in GiB with two digits, rounded down.
 pub(super) fn gibibytes(bytes: u64) -> String {
-    let hundredths = u128::from(bytes) * 100 >> 30;
+    let hundredths = (u128::from(bytes) * 100) >> 30;
     format!("{}.{:02} GiB", hundredths / 100, hundredths % 100)
 }
 

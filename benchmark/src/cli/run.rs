@@ -80,6 +80,12 @@ pub(super) async fn run(arguments: Arguments, data_dir: &Path, json: bool) -> an
         Some(url) if arguments.offline.is_none() => Some(Arc::new(Coordinator::new(url, data_dir)?)),
         _ => None,
     };
+    // Asked for before anything is computed: a coordinator that can't be reached is told at once.
+    let place = match (&coordinator, arguments.offline) {
+        (Some(coordinator), _) => Place::Coordinator(coordinator.keys().await?),
+        (None, Some(file)) => Place::File(file),
+        (None, None) => bail!("say --coordinator URL or --offline FILE"),
+    };
     let stop = StopToken::default();
     let bars = Bars::new(&devices);
     let control = Control::new(stop.clone(), Arc::new(AlwaysOpen)).with_listener(bars.listener());
@@ -105,11 +111,6 @@ pub(super) async fn run(arguments: Arguments, data_dir: &Path, json: bool) -> an
     interrupt.abort();
     bars.clear();
     outcomes.sort_by_key(|(number, ..)| *number);
-    let place = match (coordinator, arguments.offline) {
-        (Some(coordinator), _) => Place::Coordinator(coordinator.keys().await?),
-        (None, Some(file)) => Place::File(file),
-        (None, None) => bail!("say --coordinator URL or --offline FILE"),
-    };
     report(outcomes, &place, json)
 }
 

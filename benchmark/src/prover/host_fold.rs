@@ -11,8 +11,10 @@ use crate::challenge::dimension::SLICES;
 use crate::challenge::residency::Weights;
 
 /// `fold::ROUND_2_POW_11` in f32.
+#[expect(clippy::cast_possible_truncation, reason = "3 times a power of two is exact")]
 const ROUND_2_POW_11: f32 = fold::ROUND_2_POW_11 as f32;
 /// `fold::ROUND_2_POW_18` in f32.
+#[expect(clippy::cast_possible_truncation, reason = "3 times a power of two is exact")]
 const ROUND_2_POW_18: f32 = fold::ROUND_2_POW_18 as f32;
 
 /// Folds a strip of `8 h × columns` values into `h × columns/8` unit values.

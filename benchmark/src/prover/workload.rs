@@ -205,7 +205,7 @@ impl Kept {
 /// The unit values of a strip of a product, on the host.
 fn unit_values(product: &Tensor) -> Result<Vec<i32>, ProverError> {
     if product.dtype() == DType::F32
-        && let Some(values) = on_host(product, |values, columns| host_fold::unit_values(values, columns))?
+        && let Some(values) = on_host(product, host_fold::unit_values)?
     {
         return Ok(values);
     }
