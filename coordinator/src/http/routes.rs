@@ -19,9 +19,10 @@ use gristmill_protocol::coordinator_api::{
 };
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::hardware::{
-    CertificateView, CertificatesPage, CertifiedDevice, ChallengeOpened, ChallengeParameters, ChallengeRequest,
-    ChallengeSeed, ChallengeStep, DeviceStatus, HardwareCertificate, HardwareClaim, HardwareDigest, HardwareKind,
-    HardwareStatus, NextStep, Precision, RenewalAnswer, RenewalRequest, Stage, Throughput, UnitPosition, UnitsRoot,
+    CertificateView, CertificatesPage, CertifiedDevice, ChallengeOpened, ChallengeParameters,
+    ChallengeRequest, ChallengeSeed, ChallengeStep, DeviceStatus, HardwareCertificate, HardwareClaim,
+    HardwareDigest, HardwareKind, HardwareStatus, NextStep, Precision, RenewalAnswer, RenewalRequest, Stage,
+    Throughput, UnitPosition, UnitsRoot,
 };
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::ids::{ChallengeId, ChannelId, EntryId, GrantId};
