@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(check(&short), Err(OpeningError::Values(255)));
         short.values.clear();
         assert_eq!(check(&short), Err(OpeningError::Values(0)));
-        let mut high = opening.clone();
+        let mut high = opening;
         high.siblings.push([0; 32]);
         assert_eq!(
             check(&high),
