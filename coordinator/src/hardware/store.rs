@@ -56,7 +56,7 @@ impl CertificateStore for FileStore {
                 Ok(record) => records.extend(record),
                 // Its device is challenged again; no credit hangs on it.
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "a kept certificate can't be read")
+                    tracing::warn!(path = %path.display(), %error, "a kept certificate can't be read");
                 }
             }
         }

@@ -226,7 +226,7 @@ async fn raw_upload(network: &Network, path: &str, token: &str, announced: u64) 
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 64];
-    let read = tokio::time::timeout(std::time::Duration::from_secs(30), stream.read(&mut answer));
+    let read = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut answer));
     let length = read.await.unwrap().unwrap();
     String::from_utf8_lossy(&answer[..length]).into_owned()
 }
