@@ -35,6 +35,9 @@ pub(crate) enum HardwareError {
     /// A job came.
     #[error("a job came first; it is tried again when none runs")]
     Interrupted,
+    /// Jobs run.
+    #[error("jobs run; the devices are shown when none does")]
+    Busy,
     /// The coordinator knows no such calls, or issues no certificates.
     #[error("the coordinator issues no certificates of hardware, so consumers see this node's as unverified")]
     NoSuchCall,
@@ -103,6 +106,7 @@ impl HardwareRunner {
                         return;
                     }
                     let end = self.note(&ended, &mut told);
+                    plan.holds(self.state.borrow().certificates.iter().map(|(_, held)| held));
                     plan.ended(end, (self.clock)(), &mut self.random);
                     continue;
                 }
@@ -128,6 +132,7 @@ impl HardwareRunner {
         let end = match &failure {
             None => AttemptEnd::Done,
             Some(HardwareError::Interrupted) => return AttemptEnd::Interrupted,
+            Some(HardwareError::Busy) => return AttemptEnd::Busy,
             Some(HardwareError::NoSuchCall) => AttemptEnd::NoSuchCall,
             Some(_) => AttemptEnd::Failed,
         };
@@ -174,7 +179,7 @@ impl HardwareRunner {
 
     /// Shows all devices, unless a job is there.
     async fn show(&self, stop: &CancellationToken) -> Result<(), HardwareError> {
-        let lent = self.slots.lend().ok_or(HardwareError::Interrupted)?;
+        let lent = self.slots.lend().ok_or(HardwareError::Busy)?;
         self.state
             .send_modify(|state| state.activity = Activity::Showing(vec![]));
         let shown = self.showing.show(&lent, stop, &self.state).await;

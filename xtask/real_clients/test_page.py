@@ -98,6 +98,14 @@ def test_models_are_shown_with_price_and_speed(page):
     assert CHAT_MODEL in choices and EMBEDDING_MODEL not in choices
 
 
+def test_hardware_that_nobody_has_shown_is_unverified(page):
+    # No node of this market shows its own; those of test_hardware.py do.
+    rows = eventually("both nodes", lambda: (rows := page.rows("hardware-table")) and len(rows) >= 2 and rows)
+    assert {row["Hardware"] for row in rows} == {"Unverified"}
+    assert {row["Device"] for row in rows} == {""}
+    assert {row["Verified"] for row in page.rows("models-table")} == {"0"}
+
+
 def test_an_answer_streams_and_is_accounted_for(page):
     prompt = "Grain goes in. Flour comes out! Is that all? Yes"
     before = page.facts("spending-sums").get("Today (UTC)", "0 credits")

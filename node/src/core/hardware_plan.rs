@@ -1,8 +1,8 @@
 //! When a node looks after the certificates of its hardware, and what it does about them.
 //!
-//! Jobs come first: nothing begins while one runs or waits, and what has begun is broken off when one comes. The
-//! coordinator says at random when a device is wanted for a challenge, so the node looks every few minutes; most looks
-//! end with nothing to do.
+//! Jobs come first: nothing is computed while one runs or waits, and what has begun is broken off when one comes. Only
+//! asking for a later expiry, which takes no device, is done beside jobs. The coordinator says at random when a device
+//! is wanted for a challenge, so the node looks every few minutes; most looks end with nothing to do.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ pub const AFTER_FAILURE_MS: u64 = 30_000;
 pub const AFTER_FAILURE_MAX_MS: u64 = 30 * 60 * 1_000;
 /// Before asking a coordinator again that issues no certificates, in milliseconds.
 pub const AFTER_NO_SUCH_CALL_MS: u64 = 60 * 60 * 1_000;
-/// A certificate is renewed when less than this part of its life is left: one half.
+/// A certificate is renewed when no more than this part of its life is left: one half.
 const RENEW_BELOW: u64 = 2;
 
 /// What to do now.
@@ -43,6 +43,8 @@ pub enum AttemptEnd {
     Done,
     /// A job came.
     Interrupted,
+    /// A job was there, and a device would have been needed.
+    Busy,
     /// The coordinator issues no certificates.
     NoSuchCall,
     /// Something else was in the way.
@@ -60,30 +62,38 @@ pub struct HardwarePlan {
     ended_ms: u64,
     /// Failures in a row.
     failures: u32,
+    /// From when on a certificate can be renewed, Unix milliseconds; `None` where there is none.
+    renew_from_ms: Option<u64>,
 }
 
 impl HardwarePlan {
     /// What to do, with so many jobs there, and whether the coordinator was reached yet.
     pub fn step(&mut self, jobs: u32, has_coordinator: bool, now_ms: u64) -> HardwareStep {
-        if jobs > 0 {
-            self.idle_since_ms = None;
-            return HardwareStep::WaitForChange;
-        }
         // A clock that was set back must not silence the node until it has caught up.
-        let idle_since_ms = self.idle_since_ms.map_or(now_ms, |since_ms| since_ms.min(now_ms));
-        self.idle_since_ms = Some(idle_since_ms);
         if now_ms < self.ended_ms {
             (self.ended_ms, self.due_ms) = (now_ms, now_ms);
         }
+        let idle_since_ms = self.idle_since_ms.map_or(now_ms, |since_ms| since_ms.min(now_ms));
+        self.idle_since_ms = (jobs == 0).then_some(idle_since_ms);
+        let not_before_ms = match (jobs, self.renew_from_ms) {
+            (0, _) => idle_since_ms.saturating_add(IDLE_MS),
+            (_, Some(renew_from_ms)) => renew_from_ms,
+            (_, None) => return HardwareStep::WaitForChange,
+        };
         if !has_coordinator {
             return HardwareStep::WaitForChange;
         }
-        let from_ms = self.due_ms.max(idle_since_ms.saturating_add(IDLE_MS));
+        let from_ms = self.due_ms.max(not_before_ms);
         if now_ms < from_ms {
             HardwareStep::WaitUntil(from_ms)
         } else {
             HardwareStep::Begin
         }
+    }
+
+    /// These are the certificates that the node holds now.
+    pub fn holds<'a>(&mut self, certificates: impl IntoIterator<Item = &'a HardwareCertificate>) {
+        self.renew_from_ms = certificates.into_iter().map(renew_from_ms).min();
     }
 
     /// What was begun has ended. Waits are spread by a quarter, so that the nodes of a coordinator that was away do not
@@ -92,10 +102,10 @@ impl HardwarePlan {
         self.failures = match end {
             AttemptEnd::Failed => self.failures.saturating_add(1),
             AttemptEnd::Done | AttemptEnd::NoSuchCall => 0,
-            AttemptEnd::Interrupted => self.failures,
+            AttemptEnd::Interrupted | AttemptEnd::Busy => self.failures,
         };
         let wait_ms = match end {
-            AttemptEnd::Done => LOOK_EVERY_MS,
+            AttemptEnd::Done | AttemptEnd::Busy => LOOK_EVERY_MS,
             AttemptEnd::Interrupted => AFTER_INTERRUPTION_MS,
             AttemptEnd::NoSuchCall => AFTER_NO_SUCH_CALL_MS,
             AttemptEnd::Failed => {
@@ -133,6 +143,16 @@ pub enum Duty {
     Show,
 }
 
+/// From when on a certificate is renewed, Unix milliseconds.
+fn renew_from_ms(certificate: &HardwareCertificate) -> u64 {
+    let life_ms = certificate
+        .exp
+        .saturating_sub(certificate.iat)
+        .saturating_mul(1_000);
+    let expires_at_ms = certificate.exp.saturating_mul(1_000);
+    expires_at_ms.saturating_sub(life_ms / RENEW_BELOW)
+}
+
 /// What is due for this machine's devices.
 #[must_use]
 pub fn duty(devices: &BTreeSet<DeviceKey>, standings: &[Standing], now_ms: u64) -> Duty {
@@ -164,14 +184,7 @@ pub fn duty(devices: &BTreeSet<DeviceKey>, standings: &[Standing], now_ms: u64) 
     if certified != *devices || living.iter().any(|(_, standing)| standing.challenge_wanted) {
         return Duty::Show;
     }
-    let is_old = |standing: &Standing| {
-        let certificate = &standing.certificate;
-        let life_ms = certificate
-            .exp
-            .saturating_sub(certificate.iat)
-            .saturating_mul(1_000);
-        living_ms(standing) < life_ms / RENEW_BELOW
-    };
+    let is_old = |standing: &Standing| now_ms >= renew_from_ms(&standing.certificate);
     let old: Vec<usize> = living
         .iter()
         .filter(|(_, standing)| is_old(standing))
@@ -347,14 +360,33 @@ pub(crate) mod tests {
     fn certificates_are_renewed_in_the_second_half_of_their_life() {
         let standings = [standing(0, NOW), standing(1, NOW - LIFE_MS / 2)];
         let devices = devices(&[0, 1]);
-        assert_eq!(duty(&devices, &standings, NOW), Duty::Nothing);
-        assert_eq!(duty(&devices, &standings, NOW + 1), Duty::Renew(vec![1]));
-        let both = duty(&devices, &standings, NOW + LIFE_MS / 2 - 1);
-        assert_eq!(both, Duty::Renew(vec![1]));
+        assert_eq!(duty(&devices, &standings, NOW - 1), Duty::Nothing);
+        assert_eq!(duty(&devices, &standings, NOW), Duty::Renew(vec![1]));
+        let one = duty(&devices, &standings, NOW + LIFE_MS / 2 - 1);
+        assert_eq!(one, Duty::Renew(vec![1]));
+    }
+
+    #[test]
+    fn a_node_that_is_never_idle_renews_all_the_same() {
+        let mut plan = HardwarePlan::default();
+        plan.holds([&standing(0, NOW).certificate]);
+        plan.ended(AttemptEnd::Done, NOW, &mut random());
+        let half_ms = NOW + LIFE_MS / 2;
+        assert_eq!(plan.step(3, true, NOW), HardwareStep::WaitUntil(half_ms));
+        assert_eq!(plan.step(3, true, half_ms), HardwareStep::Begin);
+        // Where the coordinator wants to see the device, it waits for its jobs to end, and does not ask all the time.
+        plan.ended(AttemptEnd::Busy, half_ms, &mut random());
+        let HardwareStep::WaitUntil(again_ms) = plan.step(3, true, half_ms) else {
+            panic!("it asks again at once");
+        };
+        assert!(again_ms - half_ms >= LOOK_EVERY_MS / 2);
+        plan.holds([]);
+        assert_eq!(plan.step(3, true, again_ms), HardwareStep::WaitForChange);
     }
 
     proptest! {
-        /// Whatever comes, a job keeps anything from beginning, and without one something begins in time.
+        /// Whatever comes, a job keeps anything from beginning as long as there is nothing to renew, and without one
+        /// something begins in time.
         #[test]
         fn it_never_begins_beside_a_job_and_never_sleeps_for_ever(
             seed in any::<u64>(),
