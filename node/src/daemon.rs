@@ -8,6 +8,7 @@ use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::listing::Offer;
 use gristmill_protocol::session::provider::ProviderTimeouts;
 use gristmill_service::clock::system_clock;
+use gristmill_service::installation::{IdentityLock, IdentityLockError};
 use gristmill_transport::witness::{Witness, WitnessConfig, WitnessParts};
 use gristmill_transport::{Clock, CoordinatorClient, Mesh};
 use rand::SeedableRng as _;
@@ -30,7 +31,6 @@ use crate::redeemer::RedeemNow;
 use crate::settings::Settings;
 use crate::upstreams::UpstreamWatch;
 
-mod data_lock;
 mod engines;
 mod error;
 mod joining;
@@ -41,22 +41,10 @@ pub(crate) use engines::build as build_engines;
 pub use error::StartError;
 
 pub use crate::redeemer::{RedeemError, Redemption};
-
-use data_lock::DataLock;
+pub use gristmill_service::installation::identity_path;
 
 /// Redemptions that may be asked for at once.
 const REDEEM_REQUESTS: usize = 16;
-
-/// The file that holds an installation's key.
-#[must_use]
-pub fn identity_path(data_dir: &Path) -> PathBuf {
-    data_dir.join("identity.key")
-}
-
-/// The file that is locked while a node or client uses an installation.
-pub(crate) fn identity_lock_path(data_dir: &Path) -> PathBuf {
-    data_dir.join(data_lock::LOCK_FILE)
-}
 
 /// Where a node keeps its vouchers.
 #[must_use]
@@ -157,13 +145,13 @@ struct State {
     /// Receipts without a proof.
     unproved: Vec<KeptReceipt>,
     data_dir: PathBuf,
-    lock: DataLock,
+    lock: IdentityLock,
 }
 
 impl State {
     fn open(data_dir: &Path, clock: Clock) -> Result<Self, StartError> {
         let keypair = gristmill_transport::key_file::load_or_create(&identity_path(data_dir))?;
-        let lock = DataLock::take(data_dir)?;
+        let lock = lock(data_dir)?;
         let mut unproved = Unproved::default();
         let proofs = ProofFile::open(&proof_directory(data_dir), |kept| {
             unproved.proved.insert((kept.log, kept.sequence));
@@ -180,6 +168,13 @@ impl State {
             lock,
         })
     }
+}
+
+fn lock(data_dir: &Path) -> Result<IdentityLock, StartError> {
+    IdentityLock::take(data_dir).map_err(|error| match error {
+        IdentityLockError::InUse => StartError::DataDirectoryInUse(data_dir.to_owned()),
+        IdentityLockError::Failed { path, source } => StartError::DataDirectory { path, source },
+    })
 }
 
 async fn on_blocking_thread<T: Send + 'static>(

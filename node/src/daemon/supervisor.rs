@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gristmill_protocol::log::checkpoint::LogKeys;
+use gristmill_service::installation::IdentityLock;
 use gristmill_transport::witness::WitnessDriver;
 use gristmill_transport::{CoordinatorClient, IncomingJobs, Mesh};
 use tokio::net::TcpListener;
@@ -12,7 +13,6 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::data_lock::DataLock;
 use super::{StopError, joining, redeem_now};
 use crate::hardware::{HardwareRunner, HardwareState};
 use crate::job_driver::{JobHost, serve_jobs};
@@ -49,7 +49,7 @@ pub(super) struct Parts {
     /// Where the owner lets the hardware be shown.
     pub(super) hardware_runner: Option<HardwareRunner>,
     pub(super) listener: Option<(TcpListener, SocketAddr)>,
-    pub(super) lock: DataLock,
+    pub(super) lock: IdentityLock,
 }
 
 /// A part that runs.

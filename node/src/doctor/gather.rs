@@ -11,6 +11,7 @@ use gristmill_benchmark::inventory::Inventory;
 use gristmill_protocol::coordinator_api::NetworkInfo;
 use gristmill_protocol::identity::Keypair;
 use gristmill_service::clock::{system_clock, unix_ms};
+use gristmill_service::installation::{identity_lock_path, identity_path};
 use gristmill_transport::{CoordinatorCallError, CoordinatorClient, key_file};
 use reqwest::Url;
 use reqwest::header::DATE;
@@ -20,7 +21,7 @@ use super::facts::{
     Access, ClockDifference, CoordinatorFacts, DataFolder, Facts, Key, Port, PortOutcome, SettingsFacts,
     UpstreamFacts,
 };
-use crate::daemon::{StartError, identity_lock_path, identity_path};
+use crate::daemon::StartError;
 use crate::settings::{LOCAL_API_PORT, LocalApi, MeshListen, Settings, SettingsError};
 use crate::upstreams::UpstreamWatch;
 

@@ -149,6 +149,7 @@ async fn what_is_in_the_way_of_a_start_is_named() {
         };
         let error = start(&|_| {}).await;
         assert!(matches!(error, StartError::DataDirectoryInUse(_)), "{error}");
+        assert!(error.to_string().contains("--data-dir"));
         let taken = node.local_api_address().unwrap();
         let mesh = node.mesh().listen_addresses();
         node.shutdown().await.unwrap();
