@@ -18,7 +18,15 @@ async fn row() -> ([Mesh; 3], [LogFeed; 3]) {
         heard_by(&middle, outer.account()).await;
     }
     let meshes = [left, middle, right];
-    let feeds = meshes.each_ref().map(|mesh| mesh.watch_log(&log_keys()));
+    let mut feeds = meshes.each_ref().map(|mesh| mesh.watch_log(&log_keys()));
+    // Gossip forwards to those whose subscription has arrived. What the middle one says itself, it says again to
+    // whoever subscribes later.
+    let first = checkpoint(&leaves(1), COORDINATOR);
+    meshes[1].publish_checkpoint(first.note().clone()).await.unwrap();
+    for outer in [0, 2] {
+        let heard = soon(feeds[outer].next()).await.unwrap();
+        assert!(matches!(heard, Heard::Checkpoint { checkpoint, .. } if checkpoint == first));
+    }
     (meshes, feeds)
 }
 
