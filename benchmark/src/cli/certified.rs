@@ -11,6 +11,7 @@ use gristmill_protocol::hardware::{
 use gristmill_protocol::ids::ChallengeId;
 use gristmill_protocol::log::checkpoint::LogKeys;
 use gristmill_service::clock::unix_ms;
+use gristmill_service::installation::identity_path;
 use gristmill_transport::{CoordinatorClient, key_file};
 use serde_json::{Value, json};
 
@@ -18,17 +19,15 @@ use super::amounts::{gibibytes, teraflops};
 use crate::inventory::Device;
 use crate::prover::{Challenger, ChallengerError};
 
-/// The key of this installation, which is the node's: certificates are for the account that serves jobs.
-const KEY_FILE: &str = "identity.key";
-
 /// A coordinator that poses challenges to this installation's account.
 #[derive(Debug)]
 pub(super) struct Coordinator(CoordinatorClient);
 
 impl Coordinator {
-    /// The coordinator at an address. The account's key is made where there is none.
+    /// The coordinator at an address. Certificates are for the installation's account, which serves jobs; its key is
+    /// made where there is none.
     pub(super) fn new(url: &str, data_dir: &Path) -> anyhow::Result<Self> {
-        let keypair = key_file::load_or_create(&data_dir.join(KEY_FILE))?;
+        let keypair = key_file::load_or_create(&identity_path(data_dir))?;
         let client = CoordinatorClient::new(url, None, keypair, Arc::new(unix_ms))?;
         Ok(Self(client.with_known_keys_in(data_dir)?))
     }
