@@ -325,23 +325,25 @@ mod tests {
 
     #[test]
     fn a_known_ticket_is_held_against_peer_and_time_again() {
-        let known = ticket();
+        // For ever: what it is set into lives longer than this function can tell.
+        let kept = |ticket: TicketClaims| -> &'static TicketClaims { Box::leak(Box::new(ticket)) };
+        let known = kept(ticket());
         let unread = "not looked at".to_owned();
         let admitted = decide(|open, _, premises| {
             open.ticket = unread.clone();
-            premises.known_ticket = Some(&known);
+            premises.known_ticket = Some(known);
         });
-        assert_eq!(admitted.unwrap().ticket, known);
+        assert_eq!(admitted.unwrap().ticket, *known);
         let of_another = decide(|_, peer, premises| {
             *peer = account(9);
-            premises.known_ticket = Some(&known);
+            premises.known_ticket = Some(known);
         });
         assert_eq!(code(&of_another), RefusalCode::NotTicketHolder);
-        let ended = TicketClaims {
+        let ended = kept(TicketClaims {
             exp: NOW / 1_000 + 10,
             ..ticket()
-        };
-        let too_late = decide(|_, _, premises| premises.known_ticket = Some(&ended));
+        });
+        let too_late = decide(|_, _, premises| premises.known_ticket = Some(ended));
         assert_eq!(code(&too_late), RefusalCode::InvalidTicket);
     }
 
