@@ -276,16 +276,16 @@ impl Parts {
             }
             false => (None, tokio::spawn(stopping.clone().cancelled_owned())),
         };
-        let service = Arc::new(Service::new(
+        let service = Service::new(
             signers,
             settings,
             ledger,
             log,
             mesh.clone(),
             clock.clone(),
-            hardware,
             stopping.clone(),
-        ));
+        );
+        let service = Arc::new(service.with_hardware(hardware));
         downtime::record_start(&service, &heartbeat, &clock)
             .await
             .map_err(|error: DowntimeError| StartError::Record(error.to_string()))?;

@@ -66,7 +66,6 @@ impl Service {
         log: Log,
         mesh: Mesh,
         clock: Clock,
-        hardware: Option<Hardware>,
         stopping: CancellationToken,
     ) -> Self {
         let policy = ChannelPolicy {
@@ -84,9 +83,14 @@ impl Service {
             clock,
             used_tokens: Mutex::default(),
             listings: Mutex::default(),
-            hardware,
+            hardware: None,
             stopping,
         }
+    }
+
+    /// The same, issuing certificates of hardware where there is what issues them.
+    pub(crate) fn with_hardware(self, hardware: Option<Hardware>) -> Self {
+        Self { hardware, ..self }
     }
 
     /// Who makes a call; admits its token once.
