@@ -39,7 +39,7 @@ pub(super) async fn hardware(
             count += 1;
             match json {
                 true => writeln!(stdout, "{}", serde_json::to_string(view)?)?,
-                false => writeln!(stdout, "{}", line(view))?,
+                false => writeln!(stdout, "{}", line(view, gristmill_service::clock::unix_ms()))?,
             }
         }
         after = page.next;
@@ -53,8 +53,8 @@ pub(super) async fn hardware(
     Ok(ExitCode::SUCCESS)
 }
 
-/// One line for people: whose, what, what it has shown, until when.
-fn line(view: &CertificateView) -> String {
+/// One line for people: whose, what, what it has shown, for how long.
+fn line(view: &CertificateView, now_ms: u64) -> String {
     let certificate = &view.certificate;
     let rates: Vec<String> = certificate
         .throughput
@@ -75,7 +75,7 @@ fn line(view: &CertificateView) -> String {
         marks.push_str("  to be challenged again");
     }
     format!(
-        "{}  {} {} ({})  {} MiB  {}  score {}  expires at {} (Unix){marks}",
+        "{}  {} {} ({})  {} MiB  {}  score {}  for {} minutes{marks}",
         view.account,
         certificate.device.kind,
         certificate.device.index,
@@ -83,6 +83,6 @@ fn line(view: &CertificateView) -> String {
         certificate.memory_bytes >> 20,
         rates.join(", "),
         certificate.score,
-        certificate.exp,
+        certificate.exp.saturating_sub(now_ms / 1_000) / 60,
     )
 }
