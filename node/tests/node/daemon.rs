@@ -150,25 +150,18 @@ async fn what_is_in_the_way_of_a_start_is_named() {
         let error = start(&|_| {}).await;
         assert!(matches!(error, StartError::DataDirectoryInUse(_)), "{error}");
         assert!(error.to_string().contains("--data-dir"));
-        let taken = node.local_api_address().unwrap();
-        let mesh = node.mesh().listen_addresses();
         node.shutdown().await.unwrap();
-        // The same ports again, with somebody else on them.
-        let holder = tokio::net::TcpListener::bind(taken).await.unwrap();
+        // Ports with somebody else on them.
+        let holder = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = holder.local_addr().unwrap();
         let error = start(&|settings| settings.local_api = LocalApi::At(taken)).await;
         assert!(matches!(error, StartError::LocalApi { .. }), "{error}");
         drop(holder);
         let key = gristmill_protocol::identity::Keypair::from_secret(&[77; 32]);
-        let other = gristmill_transport::Mesh::start(
-            &key,
-            gristmill_transport::MeshConfig {
-                listen: mesh.clone(),
-                ..Default::default()
-            },
-            clock(),
-        );
-        let (_other, _) = other.await.unwrap();
-        let listen = gristmill_node::settings::MeshListen::At(mesh);
+        let other =
+            gristmill_transport::Mesh::start(&key, gristmill_transport::MeshConfig::default(), clock());
+        let (other, _) = other.await.unwrap();
+        let listen = gristmill_node::settings::MeshListen::At(other.listen_addresses());
         let error = start(&|settings| settings.mesh_listen = listen.clone()).await;
         assert!(
             matches!(error, StartError::Mesh(MeshError::AddressInUse { .. })),
