@@ -11,12 +11,13 @@ use gristmill_protocol::hardware::{ChallengeRequest, HardwareClaim, HardwareDige
 use gristmill_protocol::ids::ChallengeId;
 use gristmill_protocol::log::checkpoint::LogKeys;
 use gristmill_service::cli::{INTERRUPTED, table};
+use gristmill_transport::CoordinatorClient;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::amounts::{Bytes, gibibytes, milliwatts, teraflops};
 use super::bars::Bars;
-use super::certified::{self, Coordinator};
+use super::certified;
 use crate::fingerprint::Fingerprint;
 use crate::inventory::{Device, DeviceKind, Inventory};
 use crate::probe;
@@ -77,12 +78,12 @@ pub(super) async fn run(arguments: Arguments, data_dir: &Path, json: bool) -> an
         devices.len()
     );
     let coordinator = match &arguments.coordinator {
-        Some(url) if arguments.offline.is_none() => Some(Arc::new(Coordinator::new(url, data_dir)?)),
+        Some(url) if arguments.offline.is_none() => Some(Arc::new(certified::coordinator(url, data_dir)?)),
         _ => None,
     };
     // Asked for before anything is computed: a coordinator that can't be reached is told at once.
     let place = match (&coordinator, arguments.offline) {
-        (Some(coordinator), _) => Place::Coordinator(coordinator.keys().await?),
+        (Some(coordinator), _) => Place::Coordinator(coordinator.log_keys().await?),
         (None, Some(file)) => Place::File(file),
         (None, None) => bail!("say --coordinator URL or --offline FILE"),
     };
@@ -168,7 +169,7 @@ fn chosen(inventory: &Inventory, names: &[String]) -> anyhow::Result<Vec<Device>
 async fn one(
     device: Device,
     budget: Budget,
-    coordinator: Option<Arc<Coordinator>>,
+    coordinator: Option<Arc<CoordinatorClient>>,
     control: Control,
 ) -> Result<Outcome, ShowError> {
     let fingerprint = HardwareDigest::from_bytes(Fingerprint::of(&device).digest());

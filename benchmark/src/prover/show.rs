@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gristmill_protocol::hardware::{ChallengeOpened, ChallengeRequest, ChallengeStep, METHOD, NextStep};
 use gristmill_protocol::ids::ChallengeId;
+use gristmill_transport::CoordinatorClient;
 use thiserror::Error;
 
 use super::ProverError;
@@ -46,6 +47,22 @@ pub trait Challenger: Send + Sync {
     /// # Errors
     /// Where it was refused, or can't be reached.
     async fn prove(&self, challenge: ChallengeId, proof: Vec<u8>) -> Result<NextStep, ChallengerError>;
+}
+
+/// The challenges of a coordinator over HTTP.
+#[async_trait]
+impl Challenger for CoordinatorClient {
+    async fn open(&self, request: &ChallengeRequest) -> Result<ChallengeOpened, ChallengerError> {
+        Ok(self.open_challenge(request).await?)
+    }
+
+    async fn step(&self, challenge: ChallengeId, step: &ChallengeStep) -> Result<NextStep, ChallengerError> {
+        Ok(self.challenge_step(challenge, step).await?)
+    }
+
+    async fn prove(&self, challenge: ChallengeId, proof: Vec<u8>) -> Result<NextStep, ChallengerError> {
+        Ok(self.challenge_proof(challenge, proof).await?)
+    }
 }
 
 /// Why a challenge ended without a certificate.

@@ -9,11 +9,10 @@ use gristmill_benchmark::fingerprint::Fingerprint;
 use gristmill_benchmark::inventory::{Device, DeviceKind};
 use gristmill_benchmark::probe;
 use gristmill_benchmark::prover::{
-    Budget, Challenger, ChallengerError, Control, Gate, Progress, Prover, ProverError, ShowError, StopToken,
+    Budget, Control, Gate, Progress, Prover, ProverError, ShowError, StopToken,
 };
 use gristmill_protocol::hardware::{
-    ChallengeOpened, ChallengeRequest, ChallengeStep, HardwareDigest, HardwareKind, HardwareStatus, NextStep,
-    RenewalAnswer,
+    ChallengeRequest, HardwareDigest, HardwareKind, HardwareStatus, RenewalAnswer,
 };
 use gristmill_protocol::ids::ChallengeId;
 use gristmill_transport::{CoordinatorCallError, CoordinatorClient};
@@ -143,8 +142,7 @@ impl Machine {
             challenge: ChallengeId::from_bytes(rand::random()),
             claim,
         };
-        let challenger = OverHttp(&self.client);
-        gristmill_benchmark::prover::show(Arc::new(prover), &challenger, &request, &control)
+        gristmill_benchmark::prover::show(Arc::new(prover), &*self.client, &request, &control)
             .await
             .map_err(failed)
     }
@@ -156,24 +154,6 @@ struct NoJob(Arc<Slots>);
 impl Gate for NoJob {
     fn is_open(&self) -> bool {
         self.0.jobs() == 0
-    }
-}
-
-/// The coordinator's challenges.
-struct OverHttp<'a>(&'a CoordinatorClient);
-
-#[async_trait]
-impl Challenger for OverHttp<'_> {
-    async fn open(&self, request: &ChallengeRequest) -> Result<ChallengeOpened, ChallengerError> {
-        Ok(self.0.open_challenge(request).await?)
-    }
-
-    async fn step(&self, challenge: ChallengeId, step: &ChallengeStep) -> Result<NextStep, ChallengerError> {
-        Ok(self.0.challenge_step(challenge, step).await?)
-    }
-
-    async fn prove(&self, challenge: ChallengeId, proof: Vec<u8>) -> Result<NextStep, ChallengerError> {
-        Ok(self.0.challenge_proof(challenge, proof).await?)
     }
 }
 
