@@ -1,4 +1,5 @@
-"""Gives requests keys of their own and, where `GRISTMILL_MODELS_ON_OFFER` is set, models that are on offer."""
+"""Gives requests keys of their own, and models that are on offer where `GRISTMILL_MODELS_ON_OFFER` is set and others
+where it isn't."""
 
 import os
 import re
@@ -21,8 +22,14 @@ def before_call(context, case, kwargs):
         # A key belongs to one request for ever, and Schemathesis knows a few keys only.
         case.headers["Idempotency-Key"] = key[:200] + uuid.uuid4().hex
     body = case.body
-    if not os.environ.get("GRISTMILL_MODELS_ON_OFFER"):
+    if not (isinstance(body, dict) and isinstance(body.get("model"), str)):
         return
-    if isinstance(body, dict) and isinstance(body.get("model"), str) and re.fullmatch("[ -~]{1,128}", body["model"]):
+    if not os.environ.get("GRISTMILL_MODELS_ON_OFFER"):
+        # Schemathesis tries again what it has seen in answers, such as the names of models; what these can't do is
+        # theirs to refuse.
+        if any(body["model"] in models for models in (CHAT, *ON_OFFER.values())):
+            body["model"] = "offered-by-nobody"
+        return
+    if re.fullmatch("[ -~]{1,128}", body["model"]):
         models = ON_OFFER.get(case.path, CHAT)
         body["model"] = models[zlib.crc32(repr(body).encode(errors="replace")) % len(models)]
