@@ -15,7 +15,7 @@ const PORTKEY_THROUGHPUT_TARGET: f64 = 10.0;
 
 /// What a reader must know before believing a ratio.
 const NOT_FAIR: [&str; 8] = [
-    "for us: both peers run in one interpreter's process and thread unless more workers are asked for; ours uses every core",
+    "for us: both peers run in one interpreter's process and thread unless more workers are asked for; ours are three processes with threads of their own",
     "for us: LiteLLM translates between some hundred services and can log, guard and budget; none of that is switched on, but its code is in the way",
     "for us: Portkey's gateway waits 25 ms of its own before it passes on the first chunk of a stream",
     "for us: the network between client and node is loopback; over the internet its round trip is added to ours, and to theirs where their upstream is away",
