@@ -17,6 +17,7 @@
 
 pub mod cli;
 pub mod engine;
+pub mod heap_engine;
 pub mod listing_gossip;
 pub mod routing_herd;
 pub mod scenario;

@@ -27,7 +27,7 @@ use self::checker::Checker;
 use self::peer::{Forwarding, Message, Peer, Reception};
 use self::report::Figures;
 pub use self::report::{BreachReport, Report, Share, Times};
-use crate::engine::{self, LimitError, Limits, Scheduler, Trace, World};
+use crate::heap_engine::{self as engine, LimitError, Limits, Scheduler, Trace, World};
 use crate::scenario::Scenario;
 use crate::topology::NoGraph;
 

@@ -27,7 +27,7 @@ use thiserror::Error;
 
 pub use self::report::{PolicyReport, Report};
 pub use self::scenario::{ROUTING_HERD, Scenario, ScenarioError};
-use crate::engine::{self, LimitError, Limits, Scheduler, Trace, World, stream};
+use crate::heap_engine::{self as engine, LimitError, Limits, Scheduler, Trace, World, stream};
 
 /// When virtual time begins, as Unix time in milliseconds (January 2027).
 const EPOCH_MS: u64 = 1_800_000_000_000;

@@ -73,7 +73,7 @@ fn is_connected(neighbours: &[Vec<usize>]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::stream;
+    use crate::heap_engine::stream;
     use proptest::prelude::*;
 
     proptest! {

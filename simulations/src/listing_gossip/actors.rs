@@ -14,7 +14,7 @@ use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 
 use super::peer::Message;
-use crate::engine::stream;
+use crate::heap_engine::stream;
 
 /// The model that everyone offers and asks for.
 pub(super) const MODEL: &str = "gristmill-guide";

@@ -10,7 +10,7 @@ use super::checker::Checker;
 use super::peer::{Forwarding, Peer};
 use super::report::Figures;
 use super::{Event, IN_TIME_US, Link, ListingGossip, count};
-use crate::engine::{Scheduler, stream};
+use crate::heap_engine::{Scheduler, stream};
 use crate::scenario::Scenario;
 use crate::topology::{NoGraph, random_regular};
 

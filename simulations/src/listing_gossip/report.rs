@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::actors::Lie;
 use super::checker::Breach;
 use super::{ListingGossip, RunError, Stop};
-use crate::engine::Outcome;
+use crate::heap_engine::Outcome;
 
 /// How often each value occurred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
