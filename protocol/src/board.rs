@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::hardware::HardwareCertificate;
 use crate::identity::AccountId;
 use crate::job::JobKind;
-use crate::listing::{LISTING_INTERVAL_MIN_MS, LISTING_TTL_MAX_MS, Listing, ListingError, Offer};
+use crate::listing::{
+    LISTING_INTERVAL_MIN_MS, LISTING_TTL_MAX_MS, Listing, ListingError, Offer, OpenedListing,
+};
 use crate::log::checkpoint::LogKeys;
 
 mod certified;
@@ -47,17 +49,26 @@ impl Insertion {
 /// so that an old listing sent again does not bring it back.
 #[derive(Clone, Debug)]
 struct Posted {
-    listing: Listing,
-    sealed: Arc<[u8]>,
+    /// Shared with whoever else opened it once: the boards of a simulated market.
+    opened: Arc<OpenedListing>,
     received_at_ms: u64,
-    forget_at_ms: u64,
     /// Those of its certificates that hold.
     certified: Certified,
 }
 
 impl Posted {
-    const fn is_alive(&self, now_ms: u64) -> bool {
-        self.listing.ttl_ms > 0 && now_ms < self.listing.expires_at_ms()
+    fn listing(&self) -> &Listing {
+        self.opened.listing()
+    }
+
+    fn is_alive(&self, now_ms: u64) -> bool {
+        let listing = self.listing();
+        listing.ttl_ms > 0 && now_ms < listing.expires_at_ms()
+    }
+
+    fn is_to_be_kept(&self, now_ms: u64) -> bool {
+        let forget_at_ms = self.listing().issued_at_ms.saturating_add(LISTING_TTL_MAX_MS);
+        self.is_alive(now_ms) || now_ms < forget_at_ms
     }
 }
 
@@ -79,8 +90,8 @@ pub struct Candidate<'board> {
 pub struct Board {
     posted: BTreeMap<AccountId, Posted>,
     providers_max: usize,
-    /// Whose certificates of hardware count.
-    trusted: Option<LogKeys>,
+    /// Whose certificates of hardware count. Boxed: most boards of a simulated market have none.
+    trusted: Option<Box<LogKeys>>,
 }
 
 impl Default for Board {
@@ -103,13 +114,13 @@ impl Board {
     /// Believes the certificates of hardware that these keys sign, in what is posted and in what comes; those of the
     /// keys before no more, unless they are among these.
     pub fn trust(&mut self, keys: LogKeys, now_ms: u64) {
-        if self.trusted.as_ref() == Some(&keys) {
+        if self.trusted.as_deref() == Some(&keys) {
             return;
         }
         for posted in self.posted.values_mut() {
-            posted.certified = Certified::of(&posted.listing, &keys, &Certified::default(), now_ms);
+            posted.certified = Certified::of(posted.opened.listing(), &keys, &Certified::default(), now_ms);
         }
-        self.trusted = Some(keys);
+        self.trusted = Some(Box::new(keys));
     }
 
     /// Verifies a sealed listing and posts it where it is news.
@@ -117,14 +128,24 @@ impl Board {
     /// # Errors
     /// [`ListingError`] where the listing is invalid: whoever forwarded it did not check it.
     pub fn insert(&mut self, sealed: &[u8], now_ms: u64) -> Result<Insertion, ListingError> {
-        let listing = Listing::open(sealed, now_ms)?;
+        self.post(&Arc::new(OpenedListing::open(sealed)?), now_ms)
+    }
+
+    /// Posts a listing that was opened before, where it is news: the rules that depend on the time and on what this
+    /// board has. Many boards can share what was opened and verified once.
+    ///
+    /// # Errors
+    /// [`ListingError::FromTheFuture`] where its provider's clock is too far ahead of `now_ms`.
+    pub fn post(&mut self, opened: &Arc<OpenedListing>, now_ms: u64) -> Result<Insertion, ListingError> {
+        let listing = opened.listing();
+        listing.check_clock(now_ms)?;
         let leaves = listing.ttl_ms == 0;
         let too_old = now_ms.saturating_sub(listing.issued_at_ms) > LISTING_TTL_MAX_MS;
         if too_old || (!leaves && now_ms >= listing.expires_at_ms()) {
             return Ok(Insertion::Stale);
         }
         let known = self.posted.get(&listing.provider);
-        if known.is_some_and(|known| listing.sequence <= known.listing.sequence) {
+        if known.is_some_and(|known| listing.sequence <= known.listing().sequence) {
             return Ok(Insertion::Stale);
         }
         let interval = LISTING_INTERVAL_MIN_MS - INTERVAL_JITTER_MS;
@@ -139,15 +160,12 @@ impl Board {
         if known.is_none() && !self.has_room(now_ms) {
             return Ok(Insertion::Full);
         }
-        let certified = self.certified(&listing, now_ms);
         let posted = Posted {
-            certified,
-            sealed: sealed.into(),
+            certified: self.certified(listing, now_ms),
+            opened: opened.clone(),
             received_at_ms,
-            forget_at_ms: listing.issued_at_ms.saturating_add(LISTING_TTL_MAX_MS),
-            listing,
         };
-        self.posted.insert(posted.listing.provider, posted);
+        self.posted.insert(listing.provider, posted);
         Ok(match (leaves, was_alive) {
             (true, _) => Insertion::Left,
             (false, true) => Insertion::Renewed,
@@ -179,8 +197,7 @@ impl Board {
 
     /// Forgets what can't live any more. Returns how many providers are left that are alive.
     pub fn expire(&mut self, now_ms: u64) -> usize {
-        self.posted
-            .retain(|_, posted| posted.is_alive(now_ms) || now_ms < posted.forget_at_ms);
+        self.posted.retain(|_, posted| posted.is_to_be_kept(now_ms));
         self.listings(now_ms).count()
     }
 
@@ -189,7 +206,7 @@ impl Board {
         self.posted
             .values()
             .filter(move |posted| posted.is_alive(now_ms))
-            .map(|posted| &posted.listing)
+            .map(Posted::listing)
     }
 
     /// The living listings as they travelled, signature and all, for a directory.
@@ -197,7 +214,7 @@ impl Board {
         self.posted
             .values()
             .filter(move |posted| posted.is_alive(now_ms))
-            .map(|posted| posted.sealed.clone())
+            .map(|posted| posted.opened.sealed().clone())
     }
 
     /// The living listing of one provider.
@@ -206,7 +223,7 @@ impl Board {
         self.posted
             .get(provider)
             .filter(|posted| posted.is_alive(now_ms))
-            .map(|posted| &posted.listing)
+            .map(Posted::listing)
     }
 
     /// The certificates of a provider's hardware that hold now, in the order of its listing. None where it has no
@@ -234,15 +251,15 @@ impl Board {
         self.posted
             .values()
             .filter(move |posted| posted.is_alive(now_ms))
-            .filter(move |posted| posted.listing.coordinators.contains(&coordinator))
+            .filter(move |posted| posted.listing().coordinators.contains(&coordinator))
             .flat_map(move |posted| {
                 let fits = move |offer: &&Offer| offer.kind == kind && offer.model == model;
                 let candidate = move |offer| Candidate {
-                    listing: &posted.listing,
+                    listing: posted.listing(),
                     offer,
                     is_verified: posted.certified.holding(now_ms).next().is_some(),
                 };
-                posted.listing.offers.iter().filter(fits).map(candidate)
+                posted.listing().offers.iter().filter(fits).map(candidate)
             })
     }
 
@@ -258,193 +275,4 @@ impl Board {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::credits::Credits;
-    use crate::identity::Keypair;
-    use crate::listing::PrivacyTier;
-    use crate::usage::Price;
-    use proptest::prelude::*;
-
-    const NOW: u64 = 1_800_000_000_000;
-
-    fn keypair(byte: u8) -> Keypair {
-        Keypair::from_secret(&[byte; 32])
-    }
-
-    fn listing(byte: u8, sequence: u64, issued_at_ms: u64, ttl_ms: u64) -> Listing {
-        Listing {
-            provider: keypair(byte).account(),
-            sequence,
-            issued_at_ms,
-            ttl_ms,
-            addresses: vec!["/ip4/127.0.0.1/udp/7410/quic-v1".into()],
-            coordinators: vec![keypair(200).account()],
-            region: "CH".into(),
-            privacy: PrivacyTier::Standard,
-            offers: vec![Offer {
-                kind: JobKind::ChatCompletions,
-                model: "guide".into(),
-                weights_digest: None,
-                quantization: "f16".into(),
-                context_length: 512,
-                capabilities: vec![],
-                price: Price::per_million_tokens(Credits::micro(100_000), Credits::micro(400_000)),
-            }],
-            slots: 2,
-            free_slots: 1,
-            certificates: vec![],
-        }
-    }
-
-    fn sealed(byte: u8, sequence: u64, issued_at_ms: u64, ttl_ms: u64) -> Vec<u8> {
-        listing(byte, sequence, issued_at_ms, ttl_ms)
-            .seal(&keypair(byte))
-            .unwrap()
-    }
-
-    #[test]
-    fn newer_listings_replace_and_older_ones_are_ignored() {
-        let mut board = Board::default();
-        assert_eq!(board.insert(&sealed(1, 5, NOW, 60_000), NOW), Ok(Insertion::New));
-        assert_eq!(
-            board.insert(&sealed(1, 5, NOW, 60_000), NOW + 9_000),
-            Ok(Insertion::Stale)
-        );
-        assert_eq!(
-            board.insert(&sealed(1, 4, NOW, 60_000), NOW + 9_000),
-            Ok(Insertion::Stale)
-        );
-        assert_eq!(
-            board.insert(&sealed(1, 6, NOW, 60_000), NOW + 1_000),
-            Ok(Insertion::TooSoon)
-        );
-        assert_eq!(
-            board.insert(&sealed(1, 6, NOW, 60_000), NOW + 9_000),
-            Ok(Insertion::Renewed)
-        );
-        assert_eq!(board.listings(NOW + 59_999).count(), 1);
-        assert_eq!(board.listings(NOW + 60_000).count(), 0);
-    }
-
-    #[test]
-    fn a_provider_that_left_does_not_come_back_by_replay() {
-        let mut board = Board::default();
-        let old = sealed(1, 5, NOW, 600_000);
-        board.insert(&old, NOW).unwrap();
-        assert_eq!(
-            board.insert(&sealed(1, 7, NOW + 100, 0), NOW + 100),
-            Ok(Insertion::Left)
-        );
-        assert_eq!(board.listings(NOW + 100).count(), 0);
-        board.expire(NOW + 200);
-        assert_eq!(board.insert(&old, NOW + 10_000), Ok(Insertion::Stale));
-        assert_eq!(board.insert(&old, NOW + 700_000), Ok(Insertion::Stale));
-        assert_eq!(
-            board.insert(&sealed(1, 8, NOW + 10_000, 60_000), NOW + 10_000),
-            Ok(Insertion::New)
-        );
-    }
-
-    #[test]
-    fn candidates_match_kind_model_and_coordinator() {
-        let mut board = Board::default();
-        board.insert(&sealed(1, 1, NOW, 60_000), NOW).unwrap();
-        let count = |kind, model, coordinator: u8| {
-            board
-                .candidates(kind, model, keypair(coordinator).account(), NOW)
-                .count()
-        };
-        assert_eq!(count(JobKind::ChatCompletions, "guide", 200), 1);
-        assert_eq!(count(JobKind::Embeddings, "guide", 200), 0);
-        assert_eq!(count(JobKind::ChatCompletions, "Guide", 200), 0);
-        assert_eq!(count(JobKind::ChatCompletions, "guide", 201), 0);
-    }
-
-    #[test]
-    fn forged_and_malformed_listings_are_errors() {
-        let mut board = Board::default();
-        let forged = crate::codec::encode(&keypair(2).sign(listing(1, 1, NOW, 60_000)));
-        assert!(matches!(
-            board.insert(&forged, NOW),
-            Err(ListingError::Signature { .. })
-        ));
-        let mut flipped = sealed(1, 1, NOW, 60_000);
-        flipped[40] ^= 1;
-        assert!(board.insert(&flipped, NOW).is_err());
-        assert!(matches!(
-            board.insert(&sealed(1, 1, NOW + 61_000, 60_000), NOW),
-            Err(ListingError::FromTheFuture { ahead_ms: 61_000, .. })
-        ));
-        assert!(board.insert(&[], NOW).is_err());
-        assert_eq!(board.listings(NOW).count(), 0);
-    }
-
-    type Change = fn(&mut Listing);
-
-    #[test]
-    fn bounds_hold_at_the_edge() {
-        let cases: [(&str, Change); 6] = [
-            ("ttl_ms", |listing| listing.ttl_ms = LISTING_TTL_MAX_MS + 1),
-            ("offers", |listing| {
-                listing.offers = vec![listing.offers[0].clone(); 33];
-            }),
-            ("model (offered twice)", |listing| {
-                listing.offers.push(listing.offers[0].clone());
-            }),
-            ("model", |listing| listing.offers[0].model = "x".repeat(129)),
-            ("free_slots", |listing| listing.free_slots = 3),
-            ("addresses", |listing| listing.addresses = vec!["a".into(); 17]),
-        ];
-        for (expected, change) in cases {
-            let mut wrong = listing(1, 1, NOW, LISTING_TTL_MAX_MS);
-            change(&mut wrong);
-            let error = wrong.seal(&keypair(1)).unwrap_err();
-            assert!(
-                matches!(error, ListingError::OutOfBounds { field, .. } if field == expected),
-                "{error}"
-            );
-        }
-        let mut at_limit = listing(1, 1, NOW, LISTING_TTL_MAX_MS);
-        at_limit.offers[0].model = "x".repeat(128);
-        at_limit.seal(&keypair(1)).unwrap();
-    }
-
-    #[test]
-    fn a_full_board_keeps_the_living_and_makes_room_for_others_later() {
-        let mut board = Board::new(2);
-        board.insert(&sealed(1, 1, NOW, 60_000), NOW).unwrap();
-        board.insert(&sealed(2, 1, NOW, 60_000), NOW).unwrap();
-        assert_eq!(board.insert(&sealed(3, 1, NOW, 60_000), NOW), Ok(Insertion::Full));
-        let later = NOW + LISTING_TTL_MAX_MS + 1;
-        assert_eq!(
-            board.insert(&sealed(3, 2, later, 60_000), later),
-            Ok(Insertion::New)
-        );
-    }
-
-    proptest! {
-        /// Whatever order listings arrive in, the board never goes back to a lower sequence.
-        #[test]
-        fn sequences_never_go_back(arrivals in proptest::collection::vec((1u64..20, 0u64..20_000), 1..30)) {
-            let mut board = Board::default();
-            let provider = keypair(1).account();
-            let (mut now, mut highest) = (NOW, 0);
-            for (sequence, wait) in arrivals {
-                now += wait;
-                let news = board.insert(&sealed(1, sequence, now, 600_000), now).unwrap().is_news();
-                if news {
-                    prop_assert!(sequence > highest);
-                    highest = sequence;
-                }
-                let shown = board.listing(&provider, now).map(|listing| listing.sequence);
-                prop_assert_eq!(shown, (highest > 0).then_some(highest));
-            }
-        }
-
-        #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            prop_assert!(Board::default().insert(&bytes, NOW).is_err());
-        }
-    }
-}
+mod tests;

@@ -14,6 +14,10 @@ use crate::identity::{AccountId, InvalidSignature, Keypair, Signed, SignedConten
 use crate::job::JobKind;
 use crate::usage::Price;
 
+mod opened;
+
+pub use opened::OpenedListing;
+
 /// The gossip topic of listings.
 pub const LISTINGS_TOPIC: &str = "/gristmill/listings/1";
 /// Longest life of a listing in milliseconds.
@@ -284,17 +288,33 @@ impl Listing {
     /// # Errors
     /// [`ListingError`] saying which of these failed.
     pub fn open(bytes: &[u8], now_ms: u64) -> Result<Self, ListingError> {
+        let listing = Self::open_at_any_time(bytes)?;
+        listing.check_clock(now_ms)?;
+        Ok(listing)
+    }
+
+    /// Everything that [`Listing::open`] checks but the clock.
+    fn open_at_any_time(bytes: &[u8]) -> Result<Self, ListingError> {
         let signed: Signed<Self> = codec::decode::<_, LISTING_MAX_BYTES>(bytes)?;
         let provider = signed.content_unchecked().provider;
         let listing = signed
             .verify_from(&provider)
             .map_err(|source| ListingError::Signature { provider, source })?;
         listing.check_bounds()?;
-        let ahead_ms = listing.issued_at_ms.saturating_sub(now_ms);
+        Ok(listing.clone())
+    }
+
+    /// Checks that it was not issued further in the future than clocks may differ.
+    ///
+    /// # Errors
+    /// [`ListingError::FromTheFuture`] where it was.
+    pub const fn check_clock(&self, now_ms: u64) -> Result<(), ListingError> {
+        let ahead_ms = self.issued_at_ms.saturating_sub(now_ms);
         if ahead_ms > CLOCK_SKEW_MAX_MS {
+            let provider = self.provider;
             return Err(ListingError::FromTheFuture { provider, ahead_ms });
         }
-        Ok(listing.clone())
+        Ok(())
     }
 
     /// When it stops to hold, as Unix time in milliseconds.

@@ -7,7 +7,7 @@ use crate::log::checkpoint::LogKeys;
 /// The certificates of a listing that its provider was given by a trusted coordinator. Any other one counts as none:
 /// a provider may have several coordinators, and who forwards a listing can't check what it does not know.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Certified(Vec<Checked>);
+pub(super) struct Certified(Box<[Checked]>);
 
 /// A certificate that was checked, and the token that it was in.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ impl Certified {
             };
             checked.extend(before.or_else(fresh));
         }
-        Self(checked)
+        Self(checked.into_boxed_slice())
     }
 
     /// Those that hold now. The issuer's clock and ours may differ by what tokens allow at their beginning, but nothing
