@@ -1,6 +1,7 @@
 //! The two sides of a channel. Many jobs share one; the consumer promises cumulatively, the provider extends at
 //! most a credit window of unpaid work.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::credits::{Credits, CreditsError};
@@ -9,6 +10,10 @@ use crate::ids::ChannelId;
 use crate::job::RequestId;
 use crate::tokens::TicketClaims;
 use crate::voucher::Voucher;
+
+mod snapshot;
+
+pub use snapshot::ConsumerChannelSnapshot;
 
 /// The window is cut into so many parts: one may be reserved for unmetered input, one may wait for a voucher, one
 /// may be in a single chunk. Three together stay below the window, so both sides never wait for each other.
@@ -259,7 +264,7 @@ pub enum AdmissionRefusal {
 }
 
 /// The provider's side of a channel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderChannel {
     channel: ChannelId,
     consumer: AccountId,
@@ -269,6 +274,7 @@ pub struct ProviderChannel {
     reserved: Credits,
     /// How many jobs run, or still wait for their last voucher.
     jobs: u32,
+    #[serde(with = "crate::codec::canonical")]
     highest: Option<Signed<Voucher>>,
 }
 

@@ -8,6 +8,8 @@ use bincode::config::{Configuration, Fixint, LittleEndian, NoLimit};
 use bincode::{Decode, Encode};
 use thiserror::Error;
 
+pub mod canonical;
+
 /// The version byte of every frame.
 pub const WIRE_VERSION: u8 = 1;
 /// Bytes before a frame's body: the length.

@@ -264,7 +264,7 @@ pub enum RefusalCode {
 }
 
 /// A refusal.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[cfg_attr(test, derive(wincode::SchemaWrite, wincode::SchemaRead))]
 pub struct JobRefused {
     /// For programs.
@@ -320,7 +320,7 @@ impl crate::identity::SignedContent for Delivery {
 }
 
 /// An answer that broke off. What was delivered stays due.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[cfg_attr(test, derive(wincode::SchemaWrite, wincode::SchemaRead))]
 pub struct JobFailed {
     /// The HTTP status that a program should see where none was sent yet.

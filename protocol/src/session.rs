@@ -5,6 +5,7 @@
 
 pub mod consumer;
 pub mod provider;
+pub mod restore;
 
 #[cfg(test)]
 mod interleavings;

@@ -1,61 +1,23 @@
 //! The consumer's side of a job: checks every claim of the provider, pays for what arrived and nothing else.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::channel::{ConsumerChannel, ConsumerChannelError};
 use crate::codec::PAYLOAD_MAX_BYTES;
 use crate::content::{is_plausible, text_bytes};
 use crate::credits::Credits;
-use crate::identity::{AccountId, Signed};
+use crate::identity::Signed;
 use crate::job::{
-    Chunk, ConsumerFrame, Delivery, JobAccepted, JobDone, JobFailed, JobKind, JobRefused, ProviderFrame,
-    RequestId,
+    Chunk, ConsumerFrame, Delivery, JobAccepted, JobDone, JobFailed, JobRefused, ProviderFrame,
 };
 use crate::usage::{Price, Usage};
 
-/// How long a consumer waits, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConsumerTimeouts {
-    /// For the provider's yes or no.
-    pub answer_ms: u64,
-    /// From the yes to the first chunk.
-    pub first_chunk_ms: u64,
-    /// From one chunk to the next.
-    pub next_chunk_ms: u64,
-    /// From a cancel to the provider's last word, or to the next of the frames that were on their way; for all of them
-    /// together no longer than for the next chunk.
-    pub last_word_ms: u64,
-}
+mod snapshot;
+mod terms;
 
-impl Default for ConsumerTimeouts {
-    fn default() -> Self {
-        Self {
-            answer_ms: 3_000,
-            first_chunk_ms: 120_000,
-            next_chunk_ms: 60_000,
-            last_word_ms: 5_000,
-        }
-    }
-}
-
-/// What a consumer asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConsumerTerms {
-    /// The request.
-    pub request_id: RequestId,
-    /// What is asked for.
-    pub kind: JobKind,
-    /// Who is asked.
-    pub provider: AccountId,
-    /// The highest price, coefficient by coefficient.
-    pub price_cap: Price,
-    /// How many bytes the body has.
-    pub body_bytes: u64,
-    /// The most that the job may cost; reserved on the channel.
-    pub cost_max: Credits,
-    /// Most bytes of one message of the answer.
-    pub message_max_bytes: usize,
-}
+pub use snapshot::ConsumerSnapshot;
+pub use terms::{ConsumerTerms, ConsumerTimeouts};
 
 /// What happens to a consumer's session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +60,7 @@ pub struct ConsumerOutcome {
 }
 
 /// Why a job did not end well for its consumer.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum ConsumerFailure {
     /// Refused; another provider may take it.
     #[error("the provider refused: {}", .0.reason)]
@@ -123,7 +85,7 @@ pub enum ConsumerFailure {
     Cancelled,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     AwaitingAnswer,
     Receiving { price: Price, window: Credits },

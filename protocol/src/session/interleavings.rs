@@ -25,6 +25,7 @@ use crate::usage::{Price, Unit, Usage};
 use crate::voucher::Voucher;
 
 mod cancelling;
+mod restoring;
 
 const LIMIT: Credits = Credits::micro(100_000);
 const WINDOW: Credits = Credits::micro(8_000);
@@ -66,6 +67,8 @@ struct Stream {
     to_consumer: VecDeque<ProviderFrame>,
     engine_running: bool,
     engine_left: u32,
+    /// Everything that the engine gave.
+    output: Vec<u8>,
     tokens: u64,
     input_tokens: u64,
     consumer_outcome: Option<ConsumerOutcome>,
@@ -139,6 +142,7 @@ impl World {
             to_consumer: VecDeque::new(),
             engine_running: false,
             engine_left: engine_messages,
+            output: Vec::new(),
             tokens: 0,
             input_tokens: body_bytes / 3,
             consumer_outcome: None,
@@ -287,6 +291,7 @@ impl World {
         stream.tokens += tokens;
         let text = "y".repeat(tokens as usize);
         let message = format!(r#"{{"choices":[{{"delta":{{"content":"{text}"}}}}]}}"#).into_bytes();
+        stream.output.extend_from_slice(&message);
         let claimed = if self.provider_lies {
             stream.tokens * 3 + 100
         } else {

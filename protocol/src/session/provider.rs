@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::channel::{AdmissionRefusal, ProviderChannel};
 use crate::content::tokens_max;
 use crate::credits::Credits;
@@ -12,9 +14,11 @@ use crate::usage::{Unit, Usage};
 use crate::voucher::Voucher;
 
 mod slices;
+mod snapshot;
 mod terms;
 
 use slices::{Growth, Slice};
+pub use snapshot::ProviderSnapshot;
 pub use terms::{ProviderTerms, ProviderTimeouts};
 
 /// What happens to a provider's session.
@@ -78,7 +82,7 @@ pub struct ProviderOutcome {
 }
 
 /// Why a job ended for its provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProviderEnd {
     /// Delivered whole.
     Completed,
@@ -93,7 +97,7 @@ pub enum ProviderEnd {
 }
 
 /// Where a session stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     ReadingBody,
     Running,
@@ -102,7 +106,7 @@ enum State {
 }
 
 /// What follows the last slice.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Ending {
     Done,
     Failed(JobFailed),

@@ -1,10 +1,12 @@
 //! What a provider agrees to, and how long it waits.
 
+use serde::{Deserialize, Serialize};
+
 use crate::job::{JobKind, RequestId};
 use crate::usage::Price;
 
 /// How long a provider waits, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderTimeouts {
     /// For the next part of the body.
     pub body_ms: u64,
@@ -28,7 +30,7 @@ impl Default for ProviderTimeouts {
 }
 
 /// What a provider agreed to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderTerms {
     /// The request.
     pub request_id: RequestId,
