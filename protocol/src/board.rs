@@ -12,8 +12,10 @@ use crate::listing::{
 use crate::log::checkpoint::LogKeys;
 
 mod certified;
+mod snapshot;
 
 use certified::Certified;
+pub use snapshot::{BoardRestoreError, BoardSnapshot};
 
 /// Most providers that a board remembers unless configured otherwise: at 8 KiB each, 160 MiB.
 pub const BOARD_PROVIDERS_MAX: usize = 20_000;

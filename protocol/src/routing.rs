@@ -12,6 +12,7 @@ pub mod breaker;
 pub mod candidates;
 pub mod choice;
 pub mod constraints;
+mod float_bits;
 pub mod hedge;
 pub mod near_names;
 pub mod records;

@@ -16,6 +16,9 @@ struct Checked {
     certificate: HardwareCertificate,
 }
 
+/// The number of a certificate in its listing, and when it was issued in Unix seconds.
+pub(super) type WrittenCertificate = (usize, u64);
+
 impl Certified {
     /// Checks the certificates of a listing. What was `known` of the listing before it, of the same provider and with
     /// the same keys, is not checked again: listings come every minute, certificates every few hours.
@@ -39,6 +42,33 @@ impl Certified {
         Self(checked.into_boxed_slice())
     }
 
+    /// Which of the listing's certificates these are, to be written down, and when each was issued.
+    pub(super) fn written(&self, listing: &Listing) -> Vec<WrittenCertificate> {
+        let position = |checked: &Checked| {
+            listing
+                .certificates
+                .iter()
+                .position(|token| *token == checked.token)
+        };
+        self.0
+            .iter()
+            .filter_map(|checked| Some((position(checked)?, checked.certificate.iat)))
+            .collect()
+    }
+
+    /// Checks again those that were written down, at the times when they were issued; `None` where one does not hold.
+    pub(super) fn read(written: &[WrittenCertificate], listing: &Listing, keys: &LogKeys) -> Option<Self> {
+        let checked = |(position, issued_at_s): &WrittenCertificate| {
+            let token = listing.certificates.get(*position)?;
+            let issued_at_ms = issued_at_s.saturating_mul(1_000);
+            Some(Checked {
+                token: token.clone(),
+                certificate: HardwareCertificate::open(token, keys, issued_at_ms).ok()?,
+            })
+        };
+        written.iter().map(checked).collect::<Option<_>>().map(Self)
+    }
+
     /// Those that hold now. The issuer's clock and ours may differ by what tokens allow at their beginning, but nothing
     /// holds after its expiry.
     pub(super) fn holding(&self, now_ms: u64) -> impl Iterator<Item = &HardwareCertificate> {
@@ -51,7 +81,9 @@ impl Certified {
 
 #[cfg(test)]
 mod tests {
-    use crate::board::{Board, Insertion};
+    use std::sync::Arc;
+
+    use crate::board::{Board, BoardRestoreError, Insertion};
     use crate::hardware::{
         CERTIFICATE_LIFE_SECONDS, CertifiedDevice, HardwareCertificate, HardwareDigest, HardwareKind, METHOD,
         Precision, Throughput,
@@ -60,7 +92,7 @@ mod tests {
     use crate::ids::ChallengeId;
     use crate::job::JobKind;
     use crate::jws::Audience;
-    use crate::listing::{Listing, Offer, PrivacyTier};
+    use crate::listing::{Listing, Offer, OpenedListing, PrivacyTier};
     use crate::log::checkpoint::LogKeys;
     use crate::usage::Price;
     use proptest::prelude::*;
@@ -240,6 +272,37 @@ mod tests {
         let mut before = board(&[COORDINATOR], vec![certificate(COORDINATOR, PROVIDER, NOW)]);
         before.trust(keys(&[COORDINATOR, NEW_KEY]), NOW);
         assert!(is_verified(&before, NOW));
+    }
+
+    /// Also long after it was issued, and with a key that came later.
+    #[test]
+    fn certificates_that_count_still_do_when_the_board_is_read_back() {
+        let tokens = vec![
+            certificate(OTHER, PROVIDER, NOW),
+            certificate(NEW_KEY, PROVIDER, NOW),
+            certificate(COORDINATOR, PROVIDER, NOW),
+        ];
+        let sealed = sealed(PROVIDER, NOW, tokens);
+        let opened = Arc::new(OpenedListing::open(&sealed).unwrap());
+        let mut board = Board::default();
+        board.trust(keys(&[COORDINATOR, NEW_KEY]), NOW);
+        board.post(&opened, NOW).unwrap();
+        let mut restored = Board::restore(board.snapshot(), |_| Some(opened.clone())).unwrap();
+        let provider = keypair(PROVIDER).account();
+        assert_eq!(restored.certificates(&provider, NOW).count(), 2);
+        assert!(
+            restored
+                .certificates(&provider, NOW)
+                .eq(board.certificates(&provider, NOW))
+        );
+        restored.trust(keys(&[OTHER]), NOW);
+        assert_eq!(restored.certificates(&provider, NOW).count(), 1);
+
+        let other = Arc::new(OpenedListing::open(&self::sealed(PROVIDER, NOW, vec![])).unwrap());
+        assert!(matches!(
+            Board::restore(board.snapshot(), |_| Some(other.clone())),
+            Err(BoardRestoreError::Certificate(_))
+        ));
     }
 
     #[test]

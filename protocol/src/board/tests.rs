@@ -181,6 +181,31 @@ proptest! {
         }
     }
 
+    /// A board that was written down and read back takes and shows what it would have.
+    #[test]
+    fn a_board_that_is_read_back_goes_on_the_same(
+        arrivals in proptest::collection::vec((1u8..5, 1u64..20, 0u64..40_000, 0u64..3), 1..30),
+        written_after in 0usize..30,
+    ) {
+        let (mut kept, mut restored) = (Board::new(3), Board::new(3));
+        let mut opened = BTreeMap::new();
+        let mut now = NOW;
+        for (index, (provider, sequence, wait, ttl)) in arrivals.into_iter().enumerate() {
+            now += wait;
+            if index == written_after {
+                let text = serde_json::to_string(&kept.snapshot()).unwrap();
+                let snapshot = serde_json::from_str(&text).unwrap();
+                restored = Board::restore(snapshot, |digest| opened.get(digest).cloned()).unwrap();
+            }
+            let sealed = sealed(provider, sequence, now, ttl * 60_000);
+            let listing = Arc::new(OpenedListing::open(&sealed).unwrap());
+            opened.insert(listing.digest(), listing.clone());
+            prop_assert_eq!(kept.post(&listing, now), restored.post(&listing, now));
+            prop_assert_eq!(kept.snapshot(), restored.snapshot());
+            prop_assert!(kept.listings(now).eq(restored.listings(now)));
+        }
+    }
+
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         prop_assert!(Board::default().insert(&bytes, NOW).is_err());
@@ -214,4 +239,14 @@ fn an_empty_board_and_an_entry_are_small() {
     assert!(size_of::<Board>() <= 40, "{}", size_of::<Board>());
     let entry = size_of::<AccountId>() + size_of::<Posted>();
     assert!(entry <= 64, "{entry}");
+}
+
+#[test]
+fn a_board_is_not_restored_without_its_listings() {
+    let mut board = Board::default();
+    board.insert(&sealed(1, 5, NOW, 60_000), NOW).unwrap();
+    let snapshot = board.snapshot();
+    let digest = *snapshot.listings().next().unwrap();
+    let restored = Board::restore(snapshot, |_| None);
+    assert_eq!(restored.unwrap_err(), BoardRestoreError::UnknownListing(digest));
 }

@@ -38,4 +38,10 @@ impl OpenedListing {
     pub const fn sealed(&self) -> &Arc<[u8]> {
         &self.sealed
     }
+
+    /// BLAKE3 over the bytes that travel: by it a snapshot of a board names the listing.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        *blake3::hash(&self.sealed).as_bytes()
+    }
 }

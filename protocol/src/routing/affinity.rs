@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::identity::AccountId;
 
 /// How long a provider is expected to keep what it read, in milliseconds.
@@ -19,7 +21,7 @@ pub const PREFIX_MIN_BYTES: u64 = 1_024;
 type Digest = [u8; 16];
 
 /// The digests of a prompt's beginnings: after its first message, after its second, and so on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrefixDigests(Vec<Digest>);
 
 impl PrefixDigests {
@@ -50,7 +52,7 @@ impl PrefixDigests {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Holder {
     provider: AccountId,
     read_at_ms: u64,
@@ -58,12 +60,40 @@ struct Holder {
 }
 
 /// Who has read what lately.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct PrefixAffinity {
     holders: BTreeMap<Digest, Holder>,
     /// The digests by when they were remembered last, to forget the oldest.
     turns: BTreeMap<u64, Digest>,
     next_turn: u64,
+}
+
+/// A [`PrefixAffinity`] as it is written down: a list, since not every format has maps with such keys.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    holders: Vec<(Digest, Holder)>,
+    next_turn: u64,
+}
+
+impl From<PrefixAffinity> for Written {
+    fn from(affinity: PrefixAffinity) -> Self {
+        Self {
+            holders: affinity.holders.into_iter().collect(),
+            next_turn: affinity.next_turn,
+        }
+    }
+}
+
+impl From<Written> for PrefixAffinity {
+    fn from(written: Written) -> Self {
+        let turn_of = |(digest, holder): &(Digest, Holder)| (holder.turn, *digest);
+        Self {
+            turns: written.holders.iter().map(turn_of).collect(),
+            holders: written.holders.into_iter().collect(),
+            next_turn: written.next_turn,
+        }
+    }
 }
 
 impl PrefixAffinity {

@@ -11,6 +11,8 @@
 //!
 //! Source of the pattern: M. Nygard, "Release It!", chapter "Stability Patterns".
 
+use serde::{Deserialize, Serialize};
+
 /// So many failures in a row open the breaker.
 pub const FAILURES_TO_OPEN: u32 = 5;
 /// How long failures open it, in milliseconds.
@@ -35,7 +37,7 @@ pub enum BreakerState {
 }
 
 /// The breaker of one provider.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CircuitBreaker {
     failures_in_a_row: u32,
     open_until_ms: Option<u64>,

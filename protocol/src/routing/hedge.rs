@@ -5,6 +5,8 @@
 //!
 //! Source: J. Dean, L. A. Barroso, "The Tail at Scale", Communications of the ACM 56(2), 2013, on hedged requests.
 
+use serde::{Deserialize, Serialize};
+
 use crate::credits::Credits;
 use crate::routing::records::Standing;
 
@@ -77,7 +79,7 @@ pub enum HedgeDecision {
 }
 
 /// The hedging of one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HedgePlan {
     /// `None`: never, or not any more.
     late_after_ms: Option<u64>,
@@ -137,7 +139,7 @@ const TAKEN_PER_HEDGE: u32 = 10;
 const HEDGES_AT_ONCE: u32 = 10;
 
 /// How many more jobs may be hedged: where all providers have become slow, asking twice as many makes them slower.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HedgeAllowance(u32);
 
 impl Default for HedgeAllowance {

@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::identity::AccountId;
 use crate::routing::affinity::{PrefixAffinity, PrefixDigests};
 use crate::routing::breaker::{BreakerState, CircuitBreaker};
+use crate::routing::float_bits;
 use crate::routing::hedge::HedgeAllowance;
 
 /// Most providers that are remembered; beyond, the one heard of longest ago is forgotten.
@@ -74,9 +77,11 @@ pub enum RecordEvent {
 }
 
 /// Mean and mean deviation, the newest measurements weighing most; section 2 of RFC 6298.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct SmoothedTime {
+    #[serde(with = "float_bits")]
     mean_ms: f64,
+    #[serde(with = "float_bits")]
     deviation_ms: f64,
 }
 
@@ -106,11 +111,13 @@ fn sane(measured: f64, most: f64) -> f64 {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Record {
     first_output: Option<SmoothedTime>,
+    #[serde(with = "float_bits::option")]
     tokens_per_second: Option<f64>,
     /// Failures, as of `failures_at_ms`.
+    #[serde(with = "float_bits")]
     failures: f64,
     failures_at_ms: u64,
     breaker: CircuitBreaker,
@@ -122,7 +129,7 @@ struct Record {
 }
 
 /// How the jobs of a provider ended since it was first heard of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Whole answers.
     pub delivered: u64,
@@ -271,7 +278,9 @@ impl Standing {
 }
 
 /// The records of all providers.
-#[derive(Clone, Debug, Default)]
+///
+/// A simulator writes them down and reads them back; every number is the same to the bit afterwards.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProviderRecords {
     records: BTreeMap<AccountId, Record>,
     affinity: PrefixAffinity,

@@ -5,6 +5,7 @@
 //! spread at random, so that clients that failed together don't come back together.
 
 use rand::{Rng, RngExt as _};
+use serde::{Deserialize, Serialize};
 
 /// The waits between rounds, in milliseconds, before they are spread.
 pub const RETRY_WAITS_MS: [u64; 3] = [1_000, 2_000, 4_000];
@@ -47,7 +48,7 @@ pub enum RoundEnd {
 }
 
 /// The retries of one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryPlan {
     deadline_ms: Option<u64>,
     waits_taken: usize,

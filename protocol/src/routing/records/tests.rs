@@ -198,4 +198,32 @@ proptest! {
         let standing = records.standing(&PROVIDER, 1 << 41);
         prop_assert!(!standing.is_failing && !standing.is_busy && standing.is_admitted);
     }
+
+    /// What is written down and read back is the same to the bit, and stays so whatever happens next.
+    #[test]
+    fn records_are_read_back_as_they_were(
+        events in proptest::collection::vec((0u8..3, event(), 0u64..1 << 40), 0..50),
+        written_after in 0usize..50,
+    ) {
+        let provider = |number| AccountId::from_public_key([number; 32]);
+        let parts = [[7u8; 1_024].as_slice(), &[8; 64]];
+        let (mut kept, mut restored) = (ProviderRecords::default(), ProviderRecords::default());
+        for (index, (number, event, now_ms)) in events.into_iter().enumerate() {
+            if index == written_after {
+                let text = serde_json::to_string(&kept).unwrap();
+                restored = serde_json::from_str(&text).unwrap();
+            }
+            for records in [&mut kept, &mut restored] {
+                if index < written_after || index % 3 == 0 {
+                    let prefix = PrefixDigests::of("guide", parts[..1 + usize::from(number % 2)].iter().copied());
+                    records.remember_prefix(&prefix, provider(number), now_ms);
+                }
+                if event == RecordEvent::JobEnded && records.may_hedge() {
+                    records.hedge_began();
+                }
+                records.note(provider(number), event, now_ms);
+            }
+            prop_assert_eq!(&kept, &restored);
+        }
+    }
 }
