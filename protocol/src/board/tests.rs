@@ -193,8 +193,9 @@ proptest! {
         for (index, (provider, sequence, wait, ttl)) in arrivals.into_iter().enumerate() {
             now += wait;
             if index == written_after {
-                let text = serde_json::to_string(&kept.snapshot()).unwrap();
-                let snapshot = serde_json::from_str(&text).unwrap();
+                let configuration = bincode::config::standard();
+                let bytes = bincode::serde::encode_to_vec(kept.snapshot(), configuration).unwrap();
+                let (snapshot, _) = bincode::serde::decode_from_slice(&bytes, configuration).unwrap();
                 restored = Board::restore(snapshot, |digest| opened.get(digest).cloned()).unwrap();
             }
             let sealed = sealed(provider, sequence, now, ttl * 60_000);

@@ -1,8 +1,6 @@
 //! For serde: a number as its bits, since not every format gives back the very number that it was given.
 
 use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 pub(super) fn serialize<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     number.to_bits().serialize(serializer)
 }
@@ -14,8 +12,6 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 /// The same where there may be none.
 pub(super) mod option {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
-
-    #[expect(clippy::ref_option, reason = "serde calls it so")]
     pub(in crate::routing) fn serialize<S: Serializer>(
         number: &Option<f64>,
         serializer: S,

@@ -212,6 +212,9 @@ proptest! {
             if index == written_after {
                 let text = serde_json::to_string(&kept).unwrap();
                 restored = serde_json::from_str(&text).unwrap();
+                let configuration = bincode::config::standard();
+                let bytes = bincode::serde::encode_to_vec(&restored, configuration).unwrap();
+                (restored, _) = bincode::serde::decode_from_slice(&bytes, configuration).unwrap();
             }
             for records in [&mut kept, &mut restored] {
                 if index < written_after || index % 3 == 0 {

@@ -6,9 +6,13 @@ use serde::de::DeserializeOwned;
 use super::*;
 use crate::session::restore::RestoreError;
 
-/// Through text, as a simulator's files hold it.
+/// Through text, and through bytes as a simulator's files hold them.
 fn written<T: Serialize + DeserializeOwned>(state: &T) -> T {
-    serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap()
+    let text = serde_json::to_string(state).unwrap();
+    let read: T = serde_json::from_str(&text).unwrap();
+    let configuration = bincode::config::standard();
+    let bytes = bincode::serde::encode_to_vec(&read, configuration).unwrap();
+    bincode::serde::decode_from_slice(&bytes, configuration).unwrap().0
 }
 
 impl World {
