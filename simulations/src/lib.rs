@@ -17,8 +17,10 @@
 
 pub mod cli;
 pub mod engine;
+pub mod gossip;
 pub mod heap_engine;
 pub mod listing_gossip;
+pub mod network;
 pub mod routing_herd;
 pub mod scenario;
 pub mod topology;

@@ -20,6 +20,18 @@ impl<const MIN: u64, const MAX: u64> Bounded<MIN, MAX> {
     pub const fn get(self) -> u64 {
         self.0
     }
+
+    /// The number in the bounds that is nearest to this one, for defaults.
+    #[must_use]
+    pub const fn nearest(number: u64) -> Self {
+        Self(if number < MIN {
+            MIN
+        } else if number > MAX {
+            MAX
+        } else {
+            number
+        })
+    }
 }
 
 impl<const MIN: u64, const MAX: u64> TryFrom<u64> for Bounded<MIN, MAX> {
@@ -46,6 +58,12 @@ impl Fraction {
     #[must_use]
     pub const fn get(self) -> f64 {
         self.0
+    }
+
+    /// So many hundredths, at most all, for defaults.
+    #[must_use]
+    pub const fn percent(percent: u8) -> Self {
+        Self(if percent > 100 { 1.0 } else { percent as f64 / 100.0 })
     }
 }
 

@@ -30,6 +30,7 @@ pub use checkpoints::{
     LOG_FEED_QUEUE, LogFeed,
 };
 pub use configuration::{DEFAULT_MESH_PORT, MeshConfig, listen_addresses};
+pub use gossip::{gossip_parameters, gossip_scores};
 pub use libp2p::Multiaddr;
 
 pub(crate) mod addresses;

@@ -35,14 +35,15 @@ pub(super) fn checkpoints_topic() -> IdentTopic {
     IdentTopic::new(CHECKPOINTS_TOPIC)
 }
 
-/// Gossip, scoring, and subscribed to listings. To checkpoints, it subscribes once there is a log to watch: others tell
-/// a newcomer what they know when it subscribes.
+/// The parameters of gossip. Public so that the simulator's model of it can be held against them.
 ///
 /// Messages are anonymous: a listing carries its provider's signature, a checkpoint its log's, which is what counts. A second one by
 /// gossipsub would name the first sender, cost a verification at every hop, and let one listing travel under many
 /// message ids. The id is the content's BLAKE3 hash, so that nobody can make two messages collide.
-pub(super) fn gossip() -> Result<Gossip, String> {
-    let config = ConfigBuilder::default()
+#[must_use]
+pub fn gossip_parameters() -> ConfigBuilder {
+    let mut builder = ConfigBuilder::default();
+    builder
         .protocol_id_prefix("/gristmill/gossip")
         .validation_mode(ValidationMode::Anonymous)
         .validate_messages()
@@ -51,9 +52,20 @@ pub(super) fn gossip() -> Result<Gossip, String> {
         .max_transmit_size(CHECKPOINT_MESSAGE_MAX_BYTES + ENVELOPE_MAX_BYTES)
         .max_transmit_size_for_topic(LISTING_MAX_BYTES, listings_topic().hash())
         .max_transmit_size_for_topic(CHECKPOINT_MESSAGE_MAX_BYTES, checkpoints_topic().hash())
-        .duplicate_cache_time(DUPLICATE_CACHE)
-        .build()
-        .map_err(|error| error.to_string())?;
+        .duplicate_cache_time(DUPLICATE_CACHE);
+    builder
+}
+
+/// What peers earn and lose by gossip. Public for the same reason.
+#[must_use]
+pub fn gossip_scores() -> (PeerScoreParams, PeerScoreThresholds) {
+    (score_parameters(), score_thresholds())
+}
+
+/// Gossip, scoring, and subscribed to listings. To checkpoints, it subscribes once there is a log to watch: others tell
+/// a newcomer what they know when it subscribes.
+pub(super) fn gossip() -> Result<Gossip, String> {
+    let config = gossip_parameters().build().map_err(|error| error.to_string())?;
     let topics = [listings_topic(), checkpoints_topic()];
     let filter = WhitelistSubscriptionFilter(HashSet::from(topics.each_ref().map(IdentTopic::hash)));
     let mut gossip = Gossip::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)?;
