@@ -21,6 +21,7 @@ pub mod gossip;
 pub mod heap_engine;
 pub mod listing_gossip;
 pub mod network;
+pub mod people;
 pub mod routing_herd;
 pub mod scenario;
 pub mod topology;

@@ -1,0 +1,33 @@
+//! Lists a device that it does not have. Seen at io.net in 2024: 1.8 million listed GPUs that were none.
+//!
+//! Gains: jobs of consumers who pay for speed. Against it: proofs of hardware, certificates, and consumers who ask only
+//! verified providers; consumers' own records of how fast somebody is.
+
+use serde::{Deserialize, Serialize};
+
+use crate::people::conduct::{ProofPlay, ProviderConduct};
+use crate::people::devices::DeviceClass;
+
+/// Lists a device that it does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FakeGpu {
+    /// What it says it has.
+    pub claims: DeviceClass,
+    /// How many percent of a proof's work it leaves out, to be quicker than it is.
+    #[serde(default)]
+    pub skips_percent: u32,
+}
+
+impl ProviderConduct for FakeGpu {
+    fn claimed_device(&self, _own: DeviceClass) -> DeviceClass {
+        self.claims
+    }
+
+    fn answers_challenge(&self, _claimed: DeviceClass) -> ProofPlay {
+        match self.skips_percent {
+            0 => ProofPlay::ComputesAll,
+            percent => ProofPlay::SkipsPercent(percent.min(100)),
+        }
+    }
+}
