@@ -1,5 +1,9 @@
 //! Scenarios: TOML files in which a researcher says what world to run. The first line is the question it asks.
 
+pub mod answer;
+pub mod document;
+pub mod plan;
+
 use std::ops::Range;
 
 use serde::Deserialize;
