@@ -29,7 +29,8 @@ pub enum Command {
     Devices(DevicesArguments),
     /// Show what this machine's devices can do: memory and throughput, by multiplying matrices that can be checked
     ///
-    /// All chosen devices at once. Ctrl-C stops it within a fraction of a second.
+    /// All chosen devices at once. A device that was slower than it claimed is measured and shown again, up to three times, and
+    /// claims less each time. Ctrl-C stops it within a fraction of a second.
     #[command(after_help = RUN_EXAMPLES)]
     Run(run::Arguments),
     /// Check an offline proof: exit code 0 where it holds, 1 where it shows nothing
@@ -48,6 +49,7 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   gristmill benchmark run --coordinator http://127.0.0.1:7400
   gristmill benchmark run --offline proof.bin
+  gristmill benchmark run --coordinator http://127.0.0.1:7400 --claim-percent 40   # a machine that is busy
   gristmill benchmark run --device cuda:0 --memory-max 8GiB --power-max 250 --offline proof.bin";
 
 /// Runs a subcommand: data on stdout as a table or as JSON, notes on stderr.

@@ -4,8 +4,10 @@
 //! coordinator, and answers it; [`show`] drives one challenge against a [`Challenger`], and [`offline`] is one without a
 //! coordinator. What is computed is specified in `docs/PROOF.md`; the integer reference is [`crate::challenge`].
 
+mod attempts;
 mod budget;
 mod challenge;
+mod claiming;
 mod control;
 mod cost;
 mod fold;
@@ -22,8 +24,10 @@ mod workload;
 use gristmill_protocol::hardware::Precision;
 use thiserror::Error;
 
+pub use attempts::{ATTEMPTS_MAX, Again, show_within_attempts};
 pub use budget::{Budget, BudgetError, PowerReading, PowerRule};
 pub use challenge::RunningChallenge;
+pub use claiming::{ClaimPercent, ClaimPercentError};
 pub use control::{AlwaysOpen, Control, Gate, Interruption, Listener, Phase, Progress, StopToken};
 pub use cost::CostedRounds;
 pub use measure::{MeasuredRate, Measurement, Prover};

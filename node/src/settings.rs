@@ -28,8 +28,9 @@ pub use arguments::{ModelArgument, PriceArgument, ServeArguments};
 pub use error::SettingsError;
 pub use file::{FileSection, ModelEntry, PriceSetting, UpstreamModelTable};
 pub use hardware::{
-    HARDWARE_MEMORY_LARGEST_BYTES, HARDWARE_MEMORY_MIN_BYTES, HARDWARE_POWER_LARGEST_WATTS,
-    HardwareArguments, HardwareSettings, HardwareTable,
+    HARDWARE_CLAIM_PERCENT_DEFAULT, HARDWARE_CLAIM_PERCENT_MIN, HARDWARE_MEMORY_LARGEST_BYTES,
+    HARDWARE_MEMORY_MIN_BYTES, HARDWARE_POWER_LARGEST_WATTS, HardwareArguments, HardwareSettings,
+    HardwareTable,
 };
 pub use upstreams::{UpstreamModelSetting, Upstreams};
 

@@ -90,8 +90,8 @@ class Process:
         return True
 
 
-def command(folder, *arguments, check=True):
-    """Runs one short command of the program with the state of a role."""
+def command(folder, *arguments, check=True, seconds=120):
+    """Runs one command of the program with the state of a role."""
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("GRISTMILL_")},
         "XDG_CONFIG_HOME": str(folder / "config"),
@@ -99,7 +99,7 @@ def command(folder, *arguments, check=True):
         "NO_COLOR": "1",
     }
     done = subprocess.run(
-        [PROGRAM, *arguments], env=environment, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+        [PROGRAM, *arguments], env=environment, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL
     )
     if check:
         assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -1,5 +1,6 @@
 //! A progress bar on stderr for each device; none where stderr is no terminal.
 
+use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -43,6 +44,12 @@ impl Bars {
                 bar.set_message(progress.phase.to_string());
             }
         })
+    }
+
+    /// Says a line on stderr, above the bars where there are any.
+    pub(super) fn say(&self, line: &str) {
+        // With a standard error that is closed there is nobody to tell.
+        let _ = self.all.suspend(|| writeln!(io::stderr(), "{line}"));
     }
 
     /// Takes the bars away, so that what follows stands where they were.

@@ -13,7 +13,6 @@ use gristmill_protocol::log::checkpoint::LogKeys;
 use gristmill_service::cli::{INTERRUPTED, table};
 use gristmill_transport::CoordinatorClient;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
 use super::amounts::{Bytes, gibibytes, milliwatts, teraflops};
 use super::bars::Bars;
@@ -23,8 +22,8 @@ use crate::inventory::{Device, DeviceKind, Inventory};
 use crate::probe;
 use crate::prover::offline::{OfflineChallenger, OfflineProof, parameters};
 use crate::prover::{
-    AlwaysOpen, Budget, Control, Interruption, MeasuredRate, Measurement, Prover, ProverError, ShowError,
-    StopToken, show,
+    Again, AlwaysOpen, Budget, ClaimPercent, Control, Interruption, MeasuredRate, Measurement, Prover,
+    ProverError, ShowError, StopToken, show, show_within_attempts,
 };
 
 /// What to show, and to whom.
@@ -52,6 +51,18 @@ pub struct Arguments {
     /// Most power of each device in watts, kept by pauses [default: the device's own limit]
     #[arg(long, value_name = "WATTS", value_parser = milliwatts)]
     power_max: Option<u32>,
+    /// How many percent of the measured throughput are claimed; whoever takes a quarter longer than claimed is refused. Less leaves
+    /// head room on a machine that does other things too, and a certificate still says what was reached
+    #[arg(long, value_name = "PERCENT", value_parser = claim_percent, default_value = "80")]
+    claim_percent: ClaimPercent,
+}
+
+fn claim_percent(text: &str) -> Result<ClaimPercent, String> {
+    let number: u32 = text
+        .trim()
+        .parse()
+        .map_err(|_| format!("'{text}' is no whole number of percent; write it as 80"))?;
+    ClaimPercent::new(number).map_err(|error| error.to_string())
 }
 
 /// What a device came to.
@@ -94,25 +105,29 @@ pub(super) async fn run(arguments: Arguments, data_dir: &Path, json: bool) -> an
         memory_max_bytes: arguments.memory_max.map(|Bytes(bytes)| bytes),
         power_max_milliwatts: arguments.power_max,
     };
-    let mut all = JoinSet::new();
-    for (number, device) in devices.into_iter().enumerate() {
-        let (coordinator, control) = (coordinator.clone(), control.for_device(number));
-        all.spawn(async move {
-            let summary = device.summary();
-            let outcome = one(device, budget, coordinator, control).await;
-            (number, summary, outcome)
-        });
-    }
     let interrupt = tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
             stop.stop();
         }
     });
-    let mut outcomes = all.join_all().await;
+    let show_one = |number: usize, percent: ClaimPercent| {
+        let terms = Terms { budget, percent };
+        let (coordinator, control) = (coordinator.clone(), control.for_device(number));
+        one(devices[number].clone(), terms, coordinator, control)
+    };
+    let again = |again: &Again| bars.say(&format!("{}: {again}", devices[again.device].summary()));
+    let outcomes = show_within_attempts(devices.len(), arguments.claim_percent, show_one, again).await;
     interrupt.abort();
     bars.clear();
-    outcomes.sort_by_key(|(number, ..)| *number);
+    let outcomes = devices.iter().map(Device::summary).zip(outcomes).collect();
     report(outcomes, &place, json)
+}
+
+/// What the owner allows, and what is claimed.
+#[derive(Clone, Copy)]
+struct Terms {
+    budget: Budget,
+    percent: ClaimPercent,
 }
 
 /// Where the outcome comes from or goes to.
@@ -168,21 +183,21 @@ fn chosen(inventory: &Inventory, names: &[String]) -> anyhow::Result<Vec<Device>
 /// Opens, measures and shows one device.
 async fn one(
     device: Device,
-    budget: Budget,
+    terms: Terms,
     coordinator: Option<Arc<CoordinatorClient>>,
     control: Control,
 ) -> Result<Outcome, ShowError> {
     let fingerprint = HardwareDigest::from_bytes(Fingerprint::of(&device).digest());
     let (description, measuring) = (device.clone(), control.clone());
     let measured = tokio::task::spawn_blocking(move || {
-        let mut prover = Prover::open(&description, &budget)?;
+        let mut prover = Prover::open(&description, &terms.budget)?;
         let measurement = prover.measure(&measuring)?;
         Ok::<_, ProverError>((prover, measurement))
     });
     let (prover, measurement) = measured
         .await
         .map_err(|error| ProverError::DriverGaveUp(error.to_string()))??;
-    let claim = prover.claim(&measurement, device.index, fingerprint);
+    let claim = prover.claim(&measurement, terms.percent, device.index, fingerprint);
     let request = ChallengeRequest {
         challenge: drawn_id()?,
         claim: claim.clone(),
@@ -212,13 +227,13 @@ fn drawn_id() -> Result<ChallengeId, ProverError> {
 }
 
 fn report(
-    outcomes: Vec<(usize, String, Result<Outcome, ShowError>)>,
+    outcomes: Vec<(String, Result<Outcome, ShowError>)>,
     place: &Place,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let (mut rows, mut values) = (Vec::new(), Vec::new());
     let mut code = ExitCode::SUCCESS;
-    for (_, device, outcome) in outcomes {
+    for (device, outcome) in outcomes {
         match outcome {
             Ok(outcome) => {
                 let (row, value) = told(&outcome, place)?;
@@ -295,6 +310,7 @@ fn measured(measurement: &Measurement) -> Vec<Value> {
         json!({
             "precision": one.throughput.precision,
             "multiply_adds_per_second": one.throughput.multiply_adds_per_second,
+            "slowest_multiply_adds_per_second": one.slowest,
             "multiplying_share": f64::from(one.multiplying_permille) / 1_000.0,
         })
     };
@@ -326,6 +342,14 @@ mod tests {
             .iter()
             .map(|device| format!("{}:{}", device.kind, device.index))
             .collect()
+    }
+
+    #[test]
+    fn percentages_are_whole_and_possible() {
+        assert_eq!(claim_percent(" 25 ").map(ClaimPercent::get), Ok(25));
+        for wrong in ["0", "101", "0.25", "-1", ""] {
+            assert!(claim_percent(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use gristmill_protocol::hardware::{HardwareClaim, HardwareDigest, HardwareKind, 
 
 use super::budget::{self, Budget, BudgetError, PowerRule};
 use super::challenge::pause;
+use super::claiming::{Calibration, ClaimPercent, rate};
 use super::control::Control;
 use super::workload::Workload;
 use super::{ProverError, self_check, strips};
@@ -22,10 +23,8 @@ const FIRST_ROWS: u32 = 1_024;
 const FIRST_SPEED: u64 = 2_000_000_000;
 /// Larger matrices are tried as long as a round takes less than this: larger ones use a device better.
 const LONG_ROUND: Duration = Duration::from_millis(250);
-/// How long each precision is measured, at least for one round.
-const MEASURED: Duration = Duration::from_millis(400);
-/// What of the measured throughput is claimed, in hundredths: a device that warms up slows down.
-const CLAIMED_PERCENT: u64 = 90;
+/// How long a part of a measurement is, at least one round.
+const PART: Duration = Duration::from_millis(130);
 /// Most bytes of a text in a claim.
 const TEXT_MAX_BYTES: usize = 96;
 /// What the matrices of a measurement are made from. Nothing depends on them.
@@ -59,8 +58,10 @@ pub struct Measurement {
 /// What was measured in one precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeasuredRate {
-    /// How fast it was.
+    /// How fast it was, all in all.
     pub throughput: Throughput,
+    /// How fast it was in the slowest part of the measurement, in multiply-adds per second: what a claim is a part of.
+    pub slowest: u64,
     /// What part of a round was multiplying, in thousandths, where each part is waited for.
     pub multiplying_permille: u32,
 }
@@ -144,7 +145,7 @@ impl Prover {
             let mut workload = self.workload(&matrices, control)?;
             self_check::check(&mut workload, &matrices, Precision::F32, control)?;
             let (rounds, took) = self.rounds(&mut workload, Precision::F32, Duration::ZERO, control)?;
-            self.speed = rate(dimension, rounds, took);
+            self.speed = rate(work(dimension, rounds), took);
             let larger = Dimension::new(rows * 2)
                 .is_ok_and(|larger| self.fits(larger, 4 * larger.resident_bytes()).is_ok());
             if took >= LONG_ROUND || !larger {
@@ -159,18 +160,7 @@ impl Prover {
                 Err(ProverError::Inexact { .. }) => inexact.push(precision),
                 Err(error) => return Err(error),
                 Ok(()) => {
-                    let (rounds, took) = self.rounds(&mut workload, precision, MEASURED, control)?;
-                    let throughput = Throughput {
-                        precision,
-                        multiply_adds_per_second: rate(dimension, rounds, took),
-                    };
-                    workload.start_profile();
-                    let (_, took) = self.rounds(&mut workload, precision, Duration::ZERO, control)?;
-                    let multiplying = workload.stop_profile().multiplying;
-                    rates.push(MeasuredRate {
-                        throughput,
-                        multiplying_permille: permille(multiplying, took),
-                    });
+                    rates.push(self.measure_precision(&mut workload, precision, control)?);
                 }
             }
         }
@@ -183,6 +173,31 @@ impl Prover {
             rates,
             inexact,
             memory_bytes: budget::claimable(self.memory, dimension, fastest),
+        })
+    }
+
+    fn measure_precision(
+        &self,
+        workload: &mut Workload,
+        precision: Precision,
+        control: &Control,
+    ) -> Result<MeasuredRate, ProverError> {
+        let dimension = workload.dimension();
+        let mut calibration = Calibration::default();
+        while !calibration.is_enough() {
+            let (rounds, took) = self.rounds(workload, precision, PART, control)?;
+            calibration.add(work(dimension, rounds), took);
+        }
+        workload.start_profile();
+        let (_, took) = self.rounds(workload, precision, Duration::ZERO, control)?;
+        let multiplying = workload.stop_profile().multiplying;
+        Ok(MeasuredRate {
+            throughput: Throughput {
+                precision,
+                multiply_adds_per_second: calibration.average(),
+            },
+            slowest: calibration.slowest(),
+            multiplying_permille: permille(multiplying, took),
         })
     }
 
@@ -213,9 +228,20 @@ impl Prover {
         }
     }
 
-    /// What is claimed of this device after a measurement. `index` counts the owner's devices of this kind.
+    /// What is claimed of this device after a measurement: so much of the slowest that was seen. `index` counts the
+    /// owner's devices of this kind.
     #[must_use]
-    pub fn claim(&self, measurement: &Measurement, index: u32, fingerprint: HardwareDigest) -> HardwareClaim {
+    pub fn claim(
+        &self,
+        measurement: &Measurement,
+        percent: ClaimPercent,
+        index: u32,
+        fingerprint: HardwareDigest,
+    ) -> HardwareClaim {
+        let claimed = |one: &MeasuredRate| Throughput {
+            precision: one.throughput.precision,
+            multiply_adds_per_second: percent.of(one.slowest),
+        };
         let device = &self.description;
         let name = text(&device.name);
         HardwareClaim {
@@ -251,24 +277,14 @@ const fn hardware_kind(kind: DeviceKind) -> Option<HardwareKind> {
     }
 }
 
-/// What is claimed of what was measured.
-fn claimed(measured: &MeasuredRate) -> Throughput {
-    let rate = measured.throughput.multiply_adds_per_second;
-    Throughput {
-        multiply_adds_per_second: (rate / 100 * CLAIMED_PERCENT).max(1),
-        ..measured.throughput
-    }
-}
-
 /// A part of a time, in thousandths.
 fn permille(part: Duration, whole: Duration) -> u32 {
     u32::try_from(part.as_nanos() * 1_000 / whole.as_nanos().max(1)).unwrap_or(1_000)
 }
 
-/// Multiply-adds per second.
-fn rate(dimension: Dimension, rounds: u64, took: Duration) -> u64 {
-    let multiply_adds = u128::from(dimension.multiply_adds()) * u128::from(rounds);
-    u64::try_from(multiply_adds * 1_000_000_000 / took.as_nanos().max(1)).unwrap_or(u64::MAX)
+/// Multiply-adds of so many rounds.
+fn work(dimension: Dimension, rounds: u64) -> u128 {
+    u128::from(dimension.multiply_adds()) * u128::from(rounds)
 }
 
 /// A text as a claim may carry it: short, and without control characters.

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::future::join_all;
 use gristmill_benchmark::fingerprint::Fingerprint;
 use gristmill_benchmark::inventory::{Device, DeviceKind};
 use gristmill_benchmark::probe;
 use gristmill_benchmark::prover::{
-    Budget, Control, Gate, Progress, Prover, ProverError, ShowError, StopToken,
+    Again, Budget, ClaimPercent, Control, Gate, Progress, Prover, ProverError, ShowError, StopToken,
+    show_within_attempts,
 };
 use gristmill_protocol::hardware::{
     ChallengeRequest, HardwareDigest, HardwareKind, HardwareStatus, RenewalAnswer,
@@ -28,6 +28,7 @@ use crate::slots::{Lent, Slots};
 pub(crate) struct Machine {
     client: Arc<CoordinatorClient>,
     budget: Budget,
+    claim_percent: ClaimPercent,
 }
 
 impl Machine {
@@ -37,7 +38,12 @@ impl Machine {
             memory_max_bytes: settings.memory_max_bytes,
             power_max_milliwatts: settings.power_max_watts.map(|watts| watts.saturating_mul(1_000)),
         };
-        Self { client, budget }
+        Self {
+            client,
+            budget,
+            // Settings are checked when they are read.
+            claim_percent: ClaimPercent::new(settings.claim_percent).unwrap_or_default(),
+        }
     }
 }
 
@@ -103,11 +109,22 @@ impl Showing for Machine {
         let listening = state.clone();
         let control = Control::new(token.clone(), Arc::new(NoJob(Arc::clone(lent.slots()))))
             .with_listener(Arc::new(move |progress| tell(&listening, progress)));
-        let all = devices
-            .into_iter()
-            .enumerate()
-            .map(|(place, (key, device))| self.show_one(key, device, control.for_device(place)));
-        let all = join_all(all);
+        let show = |place: usize, percent| {
+            let (key, device) = &devices[place];
+            self.show_one(*key, device.clone(), percent, control.for_device(place))
+        };
+        let again = |again: &Again| {
+            let device = devices[again.device].1.summary();
+            tracing::info!(device, "{again}");
+            state.send_modify(|state| state.activity = Activity::Showing(phases(&devices)));
+        };
+        let all = async {
+            let shown = show_within_attempts(devices.len(), self.claim_percent, show, again).await;
+            let named = devices.iter().zip(shown);
+            named
+                .map(|((_, device), shown)| shown.map_err(|error| told(&device.summary(), error)))
+                .collect()
+        };
         tokio::pin!(all);
         tokio::select! {
             shown = &mut all => return shown,
@@ -122,29 +139,25 @@ impl Machine {
         &self,
         (_, index): DeviceKey,
         device: Device,
+        percent: ClaimPercent,
         control: Control,
-    ) -> Result<String, HardwareError> {
-        let name = device.summary();
-        let failed = |error: ShowError| told(&name, error);
+    ) -> Result<String, ShowError> {
         let (budget, measuring) = (self.budget, control.clone());
         let measured = tokio::task::spawn_blocking(move || {
             let mut prover = Prover::open(&device, &budget)?;
             let measurement = prover.measure(&measuring)?;
             let fingerprint = HardwareDigest::from_bytes(Fingerprint::of(&device).digest());
-            let claim = prover.claim(&measurement, index, fingerprint);
+            let claim = prover.claim(&measurement, percent, index, fingerprint);
             Ok((prover, claim))
         });
         let (prover, claim) = measured
             .await
-            .unwrap_or_else(|error| Err(ProverError::DriverGaveUp(error.to_string())))
-            .map_err(|error| failed(error.into()))?;
+            .unwrap_or_else(|error| Err(ProverError::DriverGaveUp(error.to_string())))?;
         let request = ChallengeRequest {
             challenge: ChallengeId::from_bytes(rand::random()),
             claim,
         };
-        gristmill_benchmark::prover::show(Arc::new(prover), &*self.client, &request, &control)
-            .await
-            .map_err(failed)
+        gristmill_benchmark::prover::show(Arc::new(prover), &*self.client, &request, &control).await
     }
 }
 

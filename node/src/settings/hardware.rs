@@ -1,6 +1,7 @@
 //! What the owner allows proofs of hardware to take.
 
 use clap::Args;
+use gristmill_benchmark::prover::ClaimPercent;
 use serde::Deserialize;
 
 use super::SettingsError;
@@ -12,6 +13,11 @@ pub const HARDWARE_MEMORY_LARGEST_BYTES: u64 = 16 << 40;
 /// The most power of a device that can be named, in watts.
 pub const HARDWARE_POWER_LARGEST_WATTS: u32 = 10_000;
 
+/// The least that can be claimed of the measured throughput, in percent.
+pub const HARDWARE_CLAIM_PERCENT_MIN: u32 = 5;
+/// What is claimed of the measured throughput where the owner does not say, in percent.
+pub const HARDWARE_CLAIM_PERCENT_DEFAULT: u32 = ClaimPercent::DEFAULT.get();
+
 /// Whether the coordinator may challenge the devices of this machine, and what that may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HardwareSettings {
@@ -21,6 +27,8 @@ pub struct HardwareSettings {
     pub memory_max_bytes: Option<u64>,
     /// Most power of each device, in watts; where there is none, the device's own limit.
     pub power_max_watts: Option<u32>,
+    /// How many percent of the measured throughput are claimed.
+    pub claim_percent: u32,
 }
 
 impl Default for HardwareSettings {
@@ -29,6 +37,7 @@ impl Default for HardwareSettings {
             enabled: true,
             memory_max_bytes: None,
             power_max_watts: None,
+            claim_percent: HARDWARE_CLAIM_PERCENT_DEFAULT,
         }
     }
 }
@@ -64,6 +73,15 @@ pub struct HardwareArguments {
         value_name = "WATTS"
     )]
     pub power_max_watts: Option<u32>,
+    /// How many percent of the measured throughput are claimed; less leaves head room on a machine that does other things too
+    /// [default: 80]
+    #[arg(
+        long = "hardware-claim-percent",
+        id = "hardware_claim_percent",
+        env = "GRISTMILL_NODE_HARDWARE_CLAIM_PERCENT",
+        value_name = "PERCENT"
+    )]
+    pub claim_percent: Option<u32>,
 }
 
 /// `[node.hardware]` of the configuration file. Every field is optional; unknown ones are errors.
@@ -77,6 +95,8 @@ pub struct HardwareTable {
     pub memory_max_bytes: Option<u64>,
     /// Most watts of each device while a proof runs. Default: the device's own limit.
     pub power_max_watts: Option<u32>,
+    /// How many percent of the measured throughput are claimed, 5 to 100. Default: 80.
+    pub claim_percent: Option<u32>,
 }
 
 impl HardwareSettings {
@@ -87,6 +107,10 @@ impl HardwareSettings {
             enabled: arguments.enabled.or(file.enabled).unwrap_or(default.enabled),
             memory_max_bytes: arguments.memory_max_bytes.or(file.memory_max_bytes),
             power_max_watts: arguments.power_max_watts.or(file.power_max_watts),
+            claim_percent: arguments
+                .claim_percent
+                .or(file.claim_percent)
+                .unwrap_or(default.claim_percent),
         }
     }
 
@@ -112,6 +136,12 @@ impl HardwareSettings {
             self.power_max_watts.map(u64::from),
             1,
             HARDWARE_POWER_LARGEST_WATTS.into(),
+        )?;
+        bound(
+            "hardware.claim_percent",
+            Some(self.claim_percent.into()),
+            HARDWARE_CLAIM_PERCENT_MIN.into(),
+            100,
         )
     }
 }
@@ -137,11 +167,12 @@ mod tests {
     #[test]
     fn flags_win_over_the_file_and_that_over_the_defaults() {
         assert_eq!(resolve(&[], ""), Ok(HardwareSettings::default()));
-        let text = "[hardware]\nenabled = false\nmemory_max_bytes = 1073741824\npower_max_watts = 250";
+        let text = "[hardware]\nenabled = false\nmemory_max_bytes = 1073741824\npower_max_watts = 250\nclaim_percent = 40";
         let of_file = HardwareSettings {
             enabled: false,
             memory_max_bytes: Some(1 << 30),
             power_max_watts: Some(250),
+            claim_percent: 40,
         };
         assert_eq!(resolve(&[], text), Ok(of_file));
         let flags = ["--hardware-enabled", "true", "--hardware-power-max-watts", "300"];
@@ -163,6 +194,10 @@ mod tests {
             ("power_max_watts = 1", true),
             ("power_max_watts = 0", false),
             ("power_max_watts = 10001", false),
+            ("claim_percent = 5", true),
+            ("claim_percent = 4", false),
+            ("claim_percent = 100", true),
+            ("claim_percent = 101", false),
         ] {
             assert_eq!(
                 resolve(&[], &format!("[hardware]\n{text}")).is_ok(),

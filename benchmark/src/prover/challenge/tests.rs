@@ -4,7 +4,7 @@ use gristmill_protocol::hardware::{ChallengeParameters, METHOD, NextStep, Stage}
 use gristmill_protocol::ids::ChallengeId;
 
 use super::super::self_check;
-use super::super::{AlwaysOpen, Budget, BudgetError, Gate, Interruption, StopToken};
+use super::super::{AlwaysOpen, Budget, BudgetError, ClaimPercent, Gate, Interruption, StopToken};
 use super::*;
 use crate::inventory::{Device, DeviceKind};
 use crate::probe;
@@ -151,11 +151,16 @@ fn a_measurement_claims_less_than_it_saw_and_stops_when_told() {
     assert_eq!(measurement.rates.len(), 1);
     assert!(measurement.inexact.is_empty() && measurement.memory_bytes < 1 << 30);
     let fingerprint = gristmill_protocol::hardware::HardwareDigest::from_bytes([1; 32]);
-    let claim = prover.claim(&measurement, 0, fingerprint);
-    assert_eq!(claim.check(), Ok(()));
-    let measured = measurement.rates[0].throughput.multiply_adds_per_second;
-    let claimed = claim.rate_in(Precision::F32).unwrap();
-    assert!(claimed < measured && claimed > measured / 100 * 89);
+    let claim = |percent| {
+        let percent = ClaimPercent::new(percent).unwrap();
+        let claim = prover.claim(&measurement, percent, 0, fingerprint);
+        assert_eq!(claim.check(), Ok(()));
+        claim.rate_in(Precision::F32).unwrap()
+    };
+    let measured = &measurement.rates[0];
+    assert!(measured.slowest > 0 && measured.slowest <= measured.throughput.multiply_adds_per_second);
+    assert_eq!(claim(100), measured.slowest);
+    assert_eq!(claim(25), measured.slowest / 4);
     stop.stop();
     let stopped = prover.measure(&Control::new(stop, Arc::new(AlwaysOpen)));
     assert!(matches!(

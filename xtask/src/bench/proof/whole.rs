@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Context;
 use gristmill_benchmark::challenge::dimension::Dimension;
 use gristmill_benchmark::prover::offline::{OfflineChallenger, OfflineProof};
-use gristmill_benchmark::prover::{Challenger, Control, Prover, RunningChallenge};
+use gristmill_benchmark::prover::{Challenger, ClaimPercent, Control, Prover, RunningChallenge};
 use gristmill_protocol::hardware::{
     ChallengeParameters, ChallengeRequest, ChallengeStep, NextStep, Precision, Stage,
 };
@@ -51,6 +51,7 @@ pub(super) fn processor_prover() -> anyhow::Result<(Prover, ChallengeRequest, Di
         challenge: ChallengeId::from_bytes([1; 16]),
         claim: prover.claim(
             &measurement,
+            ClaimPercent::DEFAULT,
             0,
             gristmill_protocol::hardware::HardwareDigest::from_bytes(fingerprint),
         ),
