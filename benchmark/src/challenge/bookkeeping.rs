@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::commitment::{Commitment, Opening};
 use super::dimension::Dimension;
 use super::fold::Rounding;
+use super::openings::place;
 use super::proof::Proof;
 use super::{chain, permutation};
 
@@ -21,7 +22,7 @@ impl From<Precision> for Rounding {
 
 /// A unit is asked for that the prover never committed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("a unit is asked for that there is none of: {0:?}")]
+#[error("the {} is asked for, but nothing was committed to there", place(.0))]
 pub struct NoSuchUnit(pub UnitPosition);
 
 /// The commitments of one challenge, stage by stage and round by round.
@@ -54,6 +55,12 @@ impl Bookkeeping {
         let stage = u32::try_from(self.stages.len()).unwrap_or(u32::MAX);
         self.chain_value = chain::start(self.challenge.bytes(), stage, round_seed.bytes());
         self.stages.push(Vec::new());
+    }
+
+    /// How many stages have begun.
+    #[must_use]
+    pub const fn stages_begun(&self) -> usize {
+        self.stages.len()
     }
 
     /// In which order the next round takes the rows of B.

@@ -3,6 +3,18 @@
 use gristmill_protocol::hardware::{ChallengeParameters, UnitPosition};
 use rand::{Rng, RngExt as _};
 
+/// Where a unit is, in words: for messages.
+#[must_use]
+pub fn place(unit: &UnitPosition) -> String {
+    let UnitPosition {
+        stage,
+        round,
+        row,
+        column,
+    } = unit;
+    format!("unit at row {row}, column {column} of round {round} of stage {stage}, each counted from 0,")
+}
+
 /// The units of one challenge to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Openings {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::dimension::{Dimension, NotADimension};
+use super::openings::place;
 
 /// What coordinator and prover said to each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +72,7 @@ pub enum TranscriptError {
         expected: usize,
     },
     /// A unit is asked for that there is none of.
-    #[error("there is no unit at {0:?}")]
+    #[error("the {} is outside of the challenge", place(.0))]
     Unit(UnitPosition),
 }
 

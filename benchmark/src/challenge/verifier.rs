@@ -1,5 +1,7 @@
 //! The verdict on a proof, in exact integers: every opened unit is computed anew from the seeds.
 
+use std::fmt;
+
 use gristmill_protocol::hardware::UnitPosition;
 use thiserror::Error;
 
@@ -8,6 +10,7 @@ use super::commitment::{Opening, OpeningError};
 use super::dimension::Dimension;
 use super::fold::{Rounding, Unit, unit_value};
 use super::matrices::Matrices;
+use super::openings::place;
 use super::proof::{Proof, ProofError, encoded_bytes};
 use super::recomputation::Recomputation;
 use super::residency::Weights;
@@ -23,6 +26,15 @@ pub enum UnitKind {
     Resident,
 }
 
+impl fmt::Display for UnitKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Computed => "computed",
+            Self::Resident => "resident",
+        })
+    }
+}
+
 /// Why a proof shows nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum VerifyError {
@@ -33,7 +45,7 @@ pub enum VerifyError {
     #[error(transparent)]
     Proof(#[from] ProofError),
     /// Openings are missing, or too many.
-    #[error("the proof opens {actual} units of kind {kind:?} where {expected} were asked for")]
+    #[error("the proof opens {actual} {kind} units where {expected} were asked for")]
     Count {
         /// Of which kind.
         kind: UnitKind,
@@ -43,7 +55,7 @@ pub enum VerifyError {
         expected: usize,
     },
     /// An opening does not belong to the unit that was asked for.
-    #[error("the opening of the {kind:?} unit {unit:?} shows nothing: {error}")]
+    #[error("the opening of the {kind} {} shows nothing: {error}", place(unit))]
     Opening {
         /// Of which kind.
         kind: UnitKind,
@@ -53,7 +65,10 @@ pub enum VerifyError {
         error: OpeningError,
     },
     /// A unit was committed to that is not the right one.
-    #[error("the {kind:?} unit {unit:?} is {actual} where {expected} is right: it was not computed as asked")]
+    #[error(
+        "the {kind} {} is {actual} where {expected} is right: it was not computed as asked",
+        place(unit)
+    )]
     Value {
         /// Of which kind.
         kind: UnitKind,
@@ -185,7 +200,11 @@ impl<'transcript> Verification<'transcript> {
                 value = chain::next(&value, root.bytes());
             }
         }
-        Ok(())
+        // A unit of a round that there is not would otherwise count as verified.
+        match all.first() {
+            Some(left) => Err(TranscriptError::Unit(left.position).into()),
+            None => Ok(()),
+        }
     }
 
     fn check_round(

@@ -24,8 +24,6 @@ pub struct RunningChallenge {
     opened: ChallengeOpened,
     workload: Workload,
     power: PowerRule,
-    /// How many stages have begun.
-    stages_begun: usize,
     book: Bookkeeping,
     /// The results that stay on the device.
     kept: Vec<Kept>,
@@ -63,7 +61,6 @@ impl RunningChallenge {
             opened,
             workload,
             power: prover.power_rule(),
-            stages_begun: 0,
             kept: Vec::new(),
         })
     }
@@ -80,7 +77,10 @@ impl RunningChallenge {
     ) -> Result<Vec<UnitsRoot>, ProverError> {
         let index = stage as usize;
         let parameters = &self.opened.parameters;
-        let (Some(asked), true) = (parameters.stages.get(index).copied(), index == self.stages_begun) else {
+        let (Some(asked), true) = (
+            parameters.stages.get(index).copied(),
+            index == self.book.stages_begun(),
+        ) else {
             return Err(ProverError::Challenge(format!(
                 "stage {stage} is not the next one"
             )));
@@ -93,7 +93,6 @@ impl RunningChallenge {
             index,
             precision: asked.precision,
         };
-        self.stages_begun += 1;
         self.book.begin_stage(round_seed);
         let mut roots = Vec::new();
         for round in 0..asked.rounds {
@@ -134,7 +133,7 @@ impl RunningChallenge {
         nonce: &ChallengeSeed,
         control: &Control,
     ) -> Result<Vec<UnitsRoot>, ProverError> {
-        if self.stages_begun != self.opened.parameters.stages.len() {
+        if self.book.stages_begun() != self.opened.parameters.stages.len() {
             return Err(ProverError::Challenge(
                 "a nonce came before the last stage was done".into(),
             ));

@@ -278,6 +278,15 @@ fn a_wrong_value_is_found_where_it_is_opened() {
                 (kind, unit, actual),
                 (UnitKind::Computed, lying.units[0], expected + 1)
             );
+            let said = VerifyError::Value {
+                kind,
+                unit,
+                actual,
+                expected,
+            };
+            let said = said.to_string();
+            let place = format!("the computed unit at row {}, column 6 of round", unit.row);
+            assert!(said.contains(&place) && !said.contains("UnitPosition"), "{said}");
         }
         other => panic!("{other:?}"),
     }
