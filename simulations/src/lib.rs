@@ -22,6 +22,7 @@ pub mod heap_engine;
 pub mod listing_gossip;
 pub mod network;
 pub mod people;
+pub mod results;
 pub mod routing_herd;
 pub mod scenario;
 pub mod topology;

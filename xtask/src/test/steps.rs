@@ -92,7 +92,7 @@ fn purity(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
         ("gristmill-protocol", &[][..]),
         ("gristmill-ledger", &["--no-default-features"][..]),
         ("gristmill-benchmark", &["--no-default-features"][..]),
-        ("gristmill-simulations", &[][..]),
+        ("gristmill-simulations", &["--no-default-features"][..]),
     ] {
         let mut tree = workplace.cargo(&[
             "tree",

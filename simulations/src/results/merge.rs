@@ -1,0 +1,251 @@
+//! Runs from many folders, such as those of a Slurm array, as one experiment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::summary::{by_variant, label};
+use super::{Experiment, RunResult};
+
+/// The runs that an experiment was meant to have: each combination of the values with each seed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The values of each varied parameter.
+    pub parameters: BTreeMap<String, Vec<String>>,
+    /// The seeds.
+    pub seeds: BTreeSet<u64>,
+}
+
+/// The most runs that a plan is checked for.
+const MAX_PLANNED: usize = 100_000;
+/// The most missing runs that are named one by one.
+const MAX_NAMED: usize = 50;
+
+/// What may be put together although it differs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// Runs of different scenarios.
+    pub scenarios: bool,
+    /// Runs of different versions of the program.
+    pub versions: bool,
+}
+
+/// Why runs are not one experiment.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum MergeError {
+    /// There are none.
+    #[error("there is no run to merge")]
+    Empty,
+    /// Different scenarios.
+    #[error("the runs are of different scenarios ({}); merge each on its own, or allow it with --mixed", .0.join(", "))]
+    Scenarios(Vec<String>),
+    /// Different versions of the program.
+    #[error(
+        "the runs were made by different versions ({}); compare them with gristmill simulate diff, or allow it with --mixed",
+        .0.join(", ")
+    )]
+    Versions(Vec<String>),
+    /// Two runs of one variant and seed with different digests.
+    #[error(
+        "there are two runs of {variant} with seed {seed} and different digests ({first} and {second}); \
+         one of them was not made by what its manifest says, so run both again"
+    )]
+    Contradiction {
+        /// The parameters.
+        variant: String,
+        /// The seed.
+        seed: u64,
+        /// The digest of one.
+        first: String,
+        /// The digest of the other.
+        second: String,
+    },
+}
+
+/// Puts runs together. A run that is there twice counts once. What is missing is named: of the plan, or without one
+/// of all combinations of the values and seeds that any run has.
+///
+/// # Errors
+/// [`MergeError`] where the runs do not belong together.
+pub fn merge(
+    name: &str,
+    mut runs: Vec<RunResult>,
+    plan: Option<&Plan>,
+    allowed: Allowed,
+) -> Result<Experiment, MergeError> {
+    if runs.is_empty() {
+        return Err(MergeError::Empty);
+    }
+    let different = |of: fn(&RunResult) -> &String| -> Option<Vec<String>> {
+        let found: BTreeSet<&String> = runs.iter().map(of).collect();
+        (found.len() > 1).then(|| found.into_iter().cloned().collect())
+    };
+    if let Some(found) = different(|run| &run.manifest.scenario).filter(|_| !allowed.scenarios) {
+        return Err(MergeError::Scenarios(found));
+    }
+    if let Some(found) = different(|run| &run.manifest.version).filter(|_| !allowed.versions) {
+        return Err(MergeError::Versions(found));
+    }
+    runs.sort_by(|one, other| {
+        order(one, other).then_with(|| one.manifest.digest.cmp(&other.manifest.digest))
+    });
+    for pair in runs.windows(2) {
+        let (first, second) = (&pair[0].manifest, &pair[1].manifest);
+        if order(&pair[0], &pair[1]).is_eq() && first.digest != second.digest {
+            return Err(MergeError::Contradiction {
+                variant: label(&first.parameters),
+                seed: first.seed,
+                first: first.digest.clone(),
+                second: second.digest.clone(),
+            });
+        }
+    }
+    runs.dedup_by(|later, earlier| order(later, earlier).is_eq());
+    let seen;
+    let plan = match plan {
+        Some(plan) => plan,
+        None => {
+            seen = seen_in(&runs);
+            &seen
+        }
+    };
+    Ok(Experiment {
+        name: name.to_owned(),
+        answer: None,
+        missing: missing(plan, &runs),
+        runs,
+    })
+}
+
+/// The order of an experiment's runs. Equal are only runs that must have the same digest.
+fn order(one: &RunResult, other: &RunResult) -> std::cmp::Ordering {
+    let (first, second) = (&one.manifest, &other.manifest);
+    by_variant(first, second)
+        .then_with(|| first.scenario.cmp(&second.scenario))
+        .then_with(|| first.version.cmp(&second.version))
+}
+
+fn seen_in(runs: &[RunResult]) -> Plan {
+    let mut plan = Plan::default();
+    for run in runs {
+        plan.seeds.insert(run.manifest.seed);
+        for (name, value) in &run.manifest.parameters {
+            let values = plan.parameters.entry(name.clone()).or_default();
+            if !values.contains(value) {
+                values.push(value.clone());
+            }
+        }
+    }
+    plan
+}
+
+/// The runs of a plan that are not there, in words.
+#[must_use]
+pub fn missing(plan: &Plan, runs: &[RunResult]) -> Vec<String> {
+    let there: BTreeSet<(&BTreeMap<String, String>, u64)> = runs
+        .iter()
+        .map(|run| (&run.manifest.parameters, run.manifest.seed))
+        .collect();
+    let combinations = plan
+        .parameters
+        .values()
+        .try_fold(plan.seeds.len(), |count, values| count.checked_mul(values.len()));
+    if combinations.is_none_or(|count| count > MAX_PLANNED) {
+        return Vec::new();
+    }
+    let mut variants = vec![BTreeMap::new()];
+    for (name, values) in &plan.parameters {
+        let with = |variant: &BTreeMap<String, String>, value: &String| {
+            let mut more = variant.clone();
+            more.insert(name.clone(), value.clone());
+            more
+        };
+        let longer = variants
+            .iter()
+            .flat_map(|variant| values.iter().map(move |value| with(variant, value)));
+        variants = longer.collect();
+    }
+    let mut absent = Vec::new();
+    for variant in &variants {
+        for seed in &plan.seeds {
+            if !there.contains(&(variant, *seed)) {
+                absent.push(format!("{} with seed {seed}", label(variant)));
+            }
+        }
+    }
+    if absent.len() > MAX_NAMED {
+        let more = absent.len() - MAX_NAMED;
+        absent.truncate(MAX_NAMED);
+        absent.push(format!("and {more} more"));
+    }
+    absent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::run_of;
+
+    fn runs() -> Vec<RunResult> {
+        let with = |churn, seed| run_of(&[("churn", churn)], seed);
+        vec![with("0.4", 2), with("0.1", 2), with("0.1", 1), with("0.4", 2)]
+    }
+
+    fn merged(runs: Vec<RunResult>, allowed: Allowed) -> Result<Experiment, MergeError> {
+        merge("m", runs, None, allowed)
+    }
+
+    #[test]
+    fn runs_are_ordered_counted_once_and_what_is_missing_is_named() {
+        let experiment = merged(runs(), Allowed::default()).unwrap();
+        let order: Vec<(&str, u64)> = experiment
+            .runs
+            .iter()
+            .map(|run| (&*run.manifest.parameters["churn"], run.manifest.seed))
+            .collect();
+        assert_eq!(order, [("0.1", 1), ("0.1", 2), ("0.4", 2)]);
+        assert_eq!(experiment.missing, ["churn = 0.4 with seed 1"]);
+        let plan = Plan {
+            parameters: [("churn".to_owned(), vec!["0.1".to_owned(), "0.9".to_owned()])].into(),
+            seeds: [1, 2].into(),
+        };
+        let planned = merge("m", runs(), Some(&plan), Allowed::default()).unwrap();
+        assert_eq!(
+            planned.missing,
+            ["churn = 0.9 with seed 1", "churn = 0.9 with seed 2"]
+        );
+        let many = Plan {
+            seeds: (0..1_000).collect(),
+            ..plan
+        };
+        let named = missing(&many, &[]);
+        assert!(named.len() == MAX_NAMED + 1 && named[MAX_NAMED] == "and 1950 more");
+    }
+
+    #[test]
+    fn what_does_not_belong_together_is_refused_unless_allowed() {
+        assert_eq!(merged(Vec::new(), Allowed::default()), Err(MergeError::Empty));
+        let mut mixed = runs();
+        mixed[0].manifest.scenario = "price-war".into();
+        let error = merged(mixed.clone(), Allowed::default()).unwrap_err();
+        assert!(error.to_string().contains("gossip-reach, price-war"), "{error}");
+        let allowed = Allowed {
+            scenarios: true,
+            ..Allowed::default()
+        };
+        assert_eq!(merged(mixed, allowed).unwrap().runs.len(), 4);
+        let mut versions = runs();
+        versions[1].manifest.version = "0.2.0".into();
+        assert!(matches!(
+            merged(versions, Allowed::default()),
+            Err(MergeError::Versions(_))
+        ));
+        let mut wrong = runs();
+        wrong[3].manifest.digest = "other".into();
+        assert!(matches!(
+            merged(wrong, Allowed::default()),
+            Err(MergeError::Contradiction { seed: 2, .. })
+        ));
+    }
+}
