@@ -124,18 +124,41 @@ impl Axis {
 
     fn logarithmic_ticks(&self) -> Vec<f64> {
         let (first, last) = (self.from.log10().floor(), self.to.log10().ceil());
-        let decades = last - first;
-        let factors: &[f64] = if decades <= 2.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-        let every = (decades / TICKS).ceil().max(1.0);
-        let mut ticks = Vec::new();
-        let mut exponent = first;
-        while exponent <= last && ticks.len() < 24 {
-            let power = 10f64.powi(whole(exponent));
-            ticks.extend(factors.iter().map(|factor| factor * power));
-            exponent += every;
-        }
         let inside = |tick: &f64| *tick >= self.from * 0.999 && *tick <= self.to * 1.001;
-        ticks.into_iter().filter(inside).collect()
+        let with = |factors: &[f64], every: f64| {
+            let mut ticks = Vec::new();
+            let mut exponent = first;
+            while exponent <= last && ticks.len() < 24 {
+                let power = 10f64.powi(whole(exponent));
+                ticks.extend(factors.iter().map(|factor| factor * power).filter(inside));
+                exponent += every;
+            }
+            ticks
+        };
+        let close = with(&[1.0, 2.0, 5.0], 1.0);
+        if close.len() <= 8 {
+            return close;
+        }
+        with(&[1.0], ((last - first) / TICKS).ceil().max(1.0))
+    }
+
+    /// The same axis out to the next 1, 2 or 5 times a power of ten, where it is logarithmic.
+    #[must_use]
+    pub fn rounded(self) -> Self {
+        if !self.is_logarithmic {
+            return self;
+        }
+        let power = |value: f64| 10f64.powi(whole(value.log10().floor()));
+        let (low, high) = (power(self.from), power(self.to));
+        let below = [5.0, 2.0, 1.0].iter().find(|factor| low * **factor <= self.from);
+        let above = [1.0, 2.0, 5.0, 10.0]
+            .iter()
+            .find(|factor| high * **factor >= self.to);
+        Self {
+            from: below.map_or(self.from, |factor| low * factor),
+            to: above.map_or(self.to, |factor| high * factor).min(f64::MAX),
+            is_logarithmic: true,
+        }
     }
 }
 
@@ -184,6 +207,16 @@ mod tests {
         );
         assert_eq!(ticks(&[-1.0, 1.0], Range::Level), ["−1", "−0.5", "0", "0.5", "1"]);
         assert_eq!(ticks(&[], Range::Level), ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
+    }
+
+    #[test]
+    fn a_logarithmic_axis_can_be_rounded_out() {
+        let axis = Axis::of([7_204.0, 729_065.0].into_iter(), Range::Spread).rounded();
+        let ends = |axis: Axis| (axis.from, axis.to);
+        assert_eq!(ends(axis), (5e3, 1e6));
+        assert_eq!(axis.ticks().len(), 8);
+        let level = Axis::of([1.0, 2.0].into_iter(), Range::Spread);
+        assert_eq!(ends(level.rounded()), ends(level));
     }
 
     proptest! {

@@ -138,9 +138,15 @@ pub fn varied_label(summary: &Summary, variant: &Variant) -> String {
 }
 
 fn bars(summary: &Summary, metric: &str, along: String) -> Bars {
+    let only = summary.varied.keys().next().filter(|_| summary.varied.len() == 1);
     let bar = |variant: &Variant| {
         let sample = variant.metrics.get(metric)?;
-        Some((varied_label(summary, variant), point(0.0, sample)))
+        // Where but one thing is varied, the title names it once for all.
+        let value = only.and_then(|name| variant.parameters.get(name).cloned());
+        Some((
+            value.unwrap_or_else(|| varied_label(summary, variant)),
+            point(0.0, sample),
+        ))
     };
     let all: Vec<(String, Point)> = summary.variants.iter().filter_map(bar).collect();
     let texts: Vec<String> = all
@@ -157,7 +163,11 @@ fn bars(summary: &Summary, metric: &str, along: String) -> Bars {
         String::new()
     };
     Bars {
-        title: format!("{} by variant", sentence(&words(metric))),
+        title: format!(
+            "{} by {}",
+            sentence(&words(metric)),
+            only.map_or("variant".into(), |name| words(name))
+        ),
         description: texts.join("; "),
         along,
         note: format!("Whiskers are 95 % confidence intervals of the mean over seeds.{more}"),

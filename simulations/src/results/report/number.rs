@@ -4,6 +4,8 @@ use crate::results::statistics::Sample;
 
 /// Between digits of large numbers and before units: narrow, and never at the end of a line.
 const NARROW: char = '\u{202f}';
+/// A space that no line ends at.
+const FIXED: char = '\u{a0}';
 /// A minus sign as wide as a plus sign.
 const MINUS: char = '\u{2212}';
 
@@ -19,7 +21,7 @@ pub fn plain(value: f64) -> String {
         return with_decimals(value, 0);
     }
     let exponent = exponent(size);
-    if !(-3..6).contains(&exponent) {
+    if !(-3..7).contains(&exponent) {
         let mantissa = trimmed(with_decimals(scaled(value, -exponent), 3));
         return format!("{mantissa}{NARROW}×{NARROW}10{}", superscript(exponent));
     }
@@ -43,14 +45,21 @@ pub fn sample(sample: &Sample) -> String {
     let digits = exponent(half);
     let is_plain = half > 0.0 && (-5..6).contains(&digits) && sample.mean.abs() < 1e7;
     if !is_plain {
-        return format!("{} ± {}", plain(sample.mean), plain(half));
+        return format!("{}{FIXED}±{FIXED}{}", plain(sample.mean), plain(half));
     }
+    // Two digits of what is not known, and the mean no further.
     let places = decimals(1 - digits);
-    format!(
-        "{} ± {}",
-        with_decimals(sample.mean, places),
-        with_decimals(half, places)
-    )
+    let coarse = 10f64.powi((digits - 1).max(0));
+    let shown = |value: f64| {
+        let is_coarse = coarse > 1.0;
+        let rounded = if is_coarse {
+            (value / coarse).round() * coarse
+        } else {
+            value
+        };
+        with_decimals(rounded, places)
+    };
+    format!("{}{FIXED}±{FIXED}{}", shown(sample.mean), shown(half))
 }
 
 /// The power of ten of a number's first digit; 0 of 0.
@@ -148,12 +157,12 @@ mod tests {
     #[test]
     fn a_mean_has_the_digits_that_are_known() {
         let of = |values: &[f64]| sample(&Sample::of(values).unwrap());
-        assert_eq!(of(&[12.1, 12.5, 12.3, 12.2]), "12.28 ± 0.27");
+        assert_eq!(of(&[12.1, 12.5, 12.3, 12.2]), "12.28\u{a0}±\u{a0}0.27");
         assert_eq!(
             of(&[120_000.0, 130_000.0, 125_000.0]),
-            "125\u{202f}000 ± 12\u{202f}422"
+            "125\u{202f}000\u{a0}±\u{a0}12\u{202f}000"
         );
         assert_eq!(of(&[3.0]), "3");
-        assert_eq!(of(&[3.0, 3.0]), "3 ± 0");
+        assert_eq!(of(&[3.0, 3.0]), "3\u{a0}±\u{a0}0");
     }
 }

@@ -11,8 +11,7 @@ pub const MAX_LINES: usize = 6;
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 360.0;
-const LEFT: f64 = 84.0;
-const RIGHT: f64 = 24.0;
+const RIGHT: f64 = 40.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 56.0;
 
@@ -81,29 +80,66 @@ pub struct Bars {
     pub note: String,
 }
 
-fn across(axis: &Axis, x: f64) -> f64 {
-    LEFT + axis.place(x) * (WIDTH - LEFT - RIGHT)
+/// The axes of a plot of lines, and where on paper they lie.
+struct Frame {
+    x: Axis,
+    y: Axis,
+    left: f64,
 }
 
-fn upward(axis: &Axis, y: f64) -> f64 {
-    HEIGHT - BOTTOM - axis.place(y) * (HEIGHT - TOP - BOTTOM)
+impl Frame {
+    fn around(plot: &Plot) -> Self {
+        let all = || plot.lines.iter().flat_map(|line| &line.points);
+        let x = Axis::of(all().map(|point| point.x), Range::Spread);
+        let ends = || {
+            all().flat_map(|point| {
+                let (low, high) = point.interval.unwrap_or((point.y, point.y));
+                [point.y, low, high]
+            })
+        };
+        // What grows by a power is a straight line where both axes are logarithmic.
+        let spread = Axis::of(ends(), Range::Spread).rounded();
+        let is_power = plot.shape == Shape::Marked && x.is_logarithmic() && spread.is_logarithmic();
+        let y = if is_power {
+            spread
+        } else {
+            Axis::of(ends(), Range::Level)
+        };
+        let longest = y.ticks().iter().map(|(_, text)| text.chars().count()).max();
+        Self {
+            x,
+            y,
+            // The axis's name, then numbers with some 8 a digit.
+            left: 44.0 + 8.0 * longest.unwrap_or(0) as f64,
+        }
+    }
+
+    fn across(&self, x: f64) -> f64 {
+        self.left + self.x.place(x) * (WIDTH - self.left - RIGHT)
+    }
+
+    fn upward(&self, y: f64) -> f64 {
+        HEIGHT - BOTTOM - self.y.place(y) * (HEIGHT - TOP - BOTTOM)
+    }
+}
+
+fn scale(axis: &Axis) -> &'static str {
+    if axis.is_logarithmic() {
+        ", logarithmic"
+    } else {
+        ""
+    }
 }
 
 impl Plot {
     /// The plot as a figure of HTML.
     #[must_use]
     pub fn figure(&self, id: usize) -> String {
-        let all = || self.lines.iter().flat_map(|line| &line.points);
-        let x = Axis::of(all().map(|point| point.x), Range::Spread);
-        let ends = all().flat_map(|point| {
-            let (low, high) = point.interval.unwrap_or((point.y, point.y));
-            [point.y, low, high]
-        });
-        let y = Axis::of(ends, Range::Level);
+        let frame = Frame::around(self);
         let mut svg = begin(id, &self.title, &self.description, HEIGHT);
-        self.draw_axes(&mut svg, &x, &y);
+        self.draw_axes(&mut svg, &frame);
         for (place, line) in self.lines.iter().enumerate().take(MAX_LINES) {
-            line.draw(&mut svg, place, self.shape, &x, &y);
+            line.draw(&mut svg, place, self.shape, &frame);
         }
         svg.push_str("</svg>");
         let legend = if self.lines.len() > 1 {
@@ -114,20 +150,21 @@ impl Plot {
         framed(&self.title, &legend, &svg, &self.note)
     }
 
-    fn draw_axes(&self, svg: &mut String, x: &Axis, y: &Axis) {
+    fn draw_axes(&self, svg: &mut String, frame: &Frame) {
+        let left = frame.left;
         let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
-        for (value, text) in y.ticks() {
-            let at = upward(y, value);
+        for (value, text) in frame.y.ticks() {
+            let at = frame.upward(value);
             let _ = write!(
                 svg,
-                "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/>\
+                "<path class=\"grid\" d=\"M{left} {at:.1}H{right}\"/>\
                  <text class=\"end\" x=\"{:.1}\" y=\"{:.1}\">{text}</text>",
-                LEFT - 8.0,
+                left - 8.0,
                 at + 5.0
             );
         }
-        for (value, text) in x.ticks() {
-            let at = across(x, value);
+        for (value, text) in frame.x.ticks() {
+            let at = frame.across(value);
             let _ = write!(
                 svg,
                 "<path class=\"axis\" d=\"M{at:.1} {bottom}v5\"/>\
@@ -135,16 +172,17 @@ impl Plot {
                 bottom + 20.0
             );
         }
-        let scale = if x.is_logarithmic() { ", logarithmic" } else { "" };
-        let (middle, height) = ((LEFT + right) / 2.0, (TOP + bottom) / 2.0);
+        let (middle, height) = ((left + right) / 2.0, (TOP + bottom) / 2.0);
         let _ = write!(
             svg,
-            "<path class=\"axis\" d=\"M{LEFT} {bottom}H{right}\"/>\
-             <text class=\"middle name\" x=\"{middle}\" y=\"{:.1}\">{}{scale}</text>\
-             <text class=\"middle name\" transform=\"translate(16 {height}) rotate(-90)\">{}</text>",
+            "<path class=\"axis\" d=\"M{left} {bottom}H{right}\"/>\
+             <text class=\"middle name\" x=\"{middle}\" y=\"{:.1}\">{}{}</text>\
+             <text class=\"middle name\" transform=\"translate(16 {height}) rotate(-90)\">{}{}</text>",
             HEIGHT - 10.0,
             Text(&self.across),
-            Text(&self.upward)
+            scale(&frame.x),
+            Text(&self.upward),
+            scale(&frame.y)
         );
     }
 
@@ -169,8 +207,9 @@ impl Plot {
 }
 
 impl Line {
-    fn draw(&self, svg: &mut String, place: usize, shape: Shape, x: &Axis, y: &Axis) {
-        let at = |point: &Point, value: f64| format!("{:.1} {:.1}", across(x, point.x), upward(y, value));
+    fn draw(&self, svg: &mut String, place: usize, shape: Shape, frame: &Frame) {
+        let at =
+            |point: &Point, value: f64| format!("{:.1} {:.1}", frame.across(point.x), frame.upward(value));
         let known: Vec<(&Point, (f64, f64))> = self
             .points
             .iter()
@@ -187,7 +226,7 @@ impl Line {
             match (index, shape) {
                 (0, _) => path.push('M'),
                 (_, Shape::Stepped) => {
-                    let _ = write!(path, "H{:.1}L", across(x, point.x));
+                    let _ = write!(path, "H{:.1}L", frame.across(point.x));
                 }
                 _ => path.push('L'),
             }
@@ -199,12 +238,12 @@ impl Line {
                 if let Some((low, high)) = point.interval {
                     svg.push_str(&whisker(
                         place,
-                        across(x, point.x),
-                        upward(y, low),
-                        upward(y, high),
+                        frame.across(point.x),
+                        frame.upward(low),
+                        frame.upward(high),
                     ));
                 }
-                svg.push_str(&mark(place, across(x, point.x), upward(y, point.y)));
+                svg.push_str(&mark(place, frame.across(point.x), frame.upward(point.y)));
             }
         }
     }

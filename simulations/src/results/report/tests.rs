@@ -83,7 +83,7 @@ fn a_sweep_has_lines_with_bands_and_an_answer() {
     let summary = Summary::of(&sweep);
     assert_eq!(
         answer(&sweep, &summary),
-        "Delivered share goes from 0.8930 ± 0.0020 at churn = 0.1 to 0.7030 ± 0.0020 at churn = 2."
+        "Delivered share goes from 0.8930\u{a0}±\u{a0}0.0020 at churn = 0.1 to 0.7030\u{a0}±\u{a0}0.0020 at churn = 2."
     );
     assert!(page.contains("Growth with churn"));
     assert!(page.contains("gristmill simulate run scenario.toml --seed 1"));
@@ -96,7 +96,7 @@ fn categories_have_bars_and_two_parameters_have_lines() {
         3,
     ));
     is_sound(&bars);
-    assert!(bars.contains("class=\"bar\"") && bars.contains("strategy = undercut"));
+    assert!(bars.contains("class=\"bar\"") && bars.contains(">undercut: "));
     let lines = page(&experiment(
         &[
             &[("churn", "0.1"), ("strategy", "fixed")],
