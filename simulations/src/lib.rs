@@ -15,6 +15,7 @@
     )
 )]
 
+pub mod checkers;
 pub mod cli;
 pub mod engine;
 pub mod gossip;
