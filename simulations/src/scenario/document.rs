@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -18,7 +19,7 @@ pub const CHANGES_MAX: usize = 64;
 const HOLDER: &str = "v = ";
 
 /// One change of a scenario: a key of the file, and TOML that is put in place of its value.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Change {
     /// The key with its tables, such as `network.loss`, or `providers.home.count` for the table of the array
     /// `providers` whose `name` is `home`. The end of it is enough where only one key ends so.

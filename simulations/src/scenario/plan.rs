@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -40,7 +41,7 @@ pub enum PlanError {
 }
 
 /// A key and the values that it takes in the variants.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dimension {
     /// The whole key.
     pub key: String,
@@ -56,11 +57,46 @@ pub struct Variant {
     document: Document,
 }
 
+/// All that a plan is made of, to keep beside what was run of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The scenario's short name.
+    pub name: String,
+    /// What names it on a command line: its file, or its name where it comes with the program.
+    pub source: String,
+    /// The file's text.
+    pub text: String,
+    /// What was changed in all variants.
+    pub changes: Vec<Change>,
+    /// What is varied.
+    pub dimensions: Vec<Dimension>,
+}
+
+impl Recipe {
+    /// The plan again.
+    ///
+    /// # Errors
+    /// [`PlanError`] where the recipe was changed by hand.
+    pub fn plan(&self) -> Result<Plan, PlanError> {
+        let mut plan = Plan::parse(&self.name, &self.text)?;
+        plan.source.clone_from(&self.source);
+        plan.small.clear();
+        for Change { key, value } in &self.changes {
+            plan.document.change_exactly(key.clone(), value)?;
+        }
+        plan.dimensions.clone_from(&self.dimensions);
+        Ok(plan)
+    }
+}
+
 /// A scenario, and what is run of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// A short name: that of the file.
     pub name: String,
+    /// What names it on a command line: its file, or its name where it comes with the program.
+    pub source: String,
     /// The first line of the file.
     pub question: String,
     /// What answers the question.
@@ -97,6 +133,7 @@ impl Plan {
         drop(root);
         Ok(Self {
             name: name.to_owned(),
+            source: name.to_owned(),
             question,
             answer,
             expectations,
@@ -104,6 +141,18 @@ impl Plan {
             dimensions,
             small,
         })
+    }
+
+    /// All that it is made of.
+    #[must_use]
+    pub fn recipe(&self) -> Recipe {
+        Recipe {
+            name: self.name.clone(),
+            source: self.source.clone(),
+            text: self.text().to_owned(),
+            changes: self.changes().to_vec(),
+            dimensions: self.dimensions.clone(),
+        }
     }
 
     /// The file's text.

@@ -118,6 +118,7 @@ fn keys_are_found_by_their_end_and_a_change_ends_varying() {
     plan.vary("home.count", vec!["3".into()]).unwrap();
     plan.change(&Change::new("providers.farm.churn", "0.25")).unwrap();
     plan.change(&Change::new("network.nat", "open")).unwrap();
+    assert_eq!(plan.recipe().plan().unwrap().variants(), plan.variants());
     let configs = read(&plan).unwrap();
     let [only] = configs.as_slice() else {
         panic!("{configs:?}")
