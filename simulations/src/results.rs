@@ -273,6 +273,15 @@ fn unique(names: &mut BTreeSet<String>, what: String) -> Result<(), ResultError>
     Ok(())
 }
 
+/// The runs that an experiment was meant to have: each combination of the values with each seed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grid {
+    /// The values of each varied parameter, in the order in which people should see them.
+    pub parameters: BTreeMap<String, Vec<String>>,
+    /// The seeds.
+    pub seeds: BTreeSet<u64>,
+}
+
 /// A set of runs that together answer a question: variants of parameters, each with some seeds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Experiment {
@@ -281,7 +290,10 @@ pub struct Experiment {
     /// The answer over all runs; without one, [`report`] makes a sentence of the first headline metric.
     #[serde(default)]
     pub answer: Option<String>,
-    /// Runs that were planned and are not there, in words.
+    /// What it was meant to have. Values that it does not name come after those that it does, smallest first.
+    #[serde(default)]
+    pub grid: Grid,
+    /// Runs that were meant to be and are not there, in words.
     #[serde(default)]
     pub missing: Vec<String>,
     /// The runs, ordered by variant and seed.
@@ -295,6 +307,7 @@ impl Experiment {
         Self {
             name: run.manifest.scenario.clone(),
             answer: run.manifest.answer.clone(),
+            grid: Grid::default(),
             missing: Vec::new(),
             runs: vec![run],
         }
@@ -340,7 +353,7 @@ pub fn shortened(epochs: Vec<Epoch>) -> Vec<Epoch> {
     while count.div_ceil(every) + 1 > MAX_EPOCHS {
         every *= 2;
     }
-    let is_kept = |index: usize| index % every == 0 || index + 1 == count;
+    let is_kept = |index: usize| index.is_multiple_of(every) || index + 1 == count;
     let kept = epochs.into_iter().enumerate();
     kept.filter(|(index, _)| is_kept(*index))
         .map(|(_, epoch)| epoch)

@@ -304,6 +304,7 @@ fn fill_experiment(folder: &Path, experiment: &Experiment) -> Result<(), WriteEr
     let told = Experiment {
         name: experiment.name.clone(),
         answer: experiment.answer.clone(),
+        grid: experiment.grid.clone(),
         missing: experiment.missing.clone(),
         runs: Vec::new(),
     };

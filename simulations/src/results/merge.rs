@@ -2,22 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::summary::{by_variant, label};
-use super::{Experiment, RunResult};
+use super::summary::{by_value, by_variant, label};
+use super::{Experiment, Grid, RunResult};
 
-/// The runs that an experiment was meant to have: each combination of the values with each seed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    /// The values of each varied parameter.
-    pub parameters: BTreeMap<String, Vec<String>>,
-    /// The seeds.
-    pub seeds: BTreeSet<u64>,
-}
-
-/// The most runs that a plan is checked for.
+/// The most combinations that are gone through.
 const MAX_PLANNED: usize = 100_000;
 /// The most missing runs that are named one by one.
 const MAX_NAMED: usize = 50;
@@ -63,7 +53,7 @@ pub enum MergeError {
     },
 }
 
-/// Puts runs together. A run that is there twice counts once. What is missing is named: of the plan, or without one
+/// Puts runs together. A run that is there twice counts once. What is missing is named: of the grid, or without one
 /// of all combinations of the values and seeds that any run has.
 ///
 /// # Errors
@@ -71,7 +61,7 @@ pub enum MergeError {
 pub fn merge(
     name: &str,
     mut runs: Vec<RunResult>,
-    plan: Option<&Plan>,
+    grid: Option<&Grid>,
     allowed: Allowed,
 ) -> Result<Experiment, MergeError> {
     if runs.is_empty() {
@@ -87,6 +77,8 @@ pub fn merge(
     if let Some(found) = different(|run| &run.manifest.version).filter(|_| !allowed.versions) {
         return Err(MergeError::Versions(found));
     }
+    let grid = grid.cloned().unwrap_or_else(|| seen_in(&runs));
+    let order = |one: &RunResult, other: &RunResult| order(&grid, one, other);
     runs.sort_by(|one, other| {
         order(one, other).then_with(|| one.manifest.digest.cmp(&other.manifest.digest))
     });
@@ -102,60 +94,56 @@ pub fn merge(
         }
     }
     runs.dedup_by(|later, earlier| order(later, earlier).is_eq());
-    let seen;
-    let plan = match plan {
-        Some(plan) => plan,
-        None => {
-            seen = seen_in(&runs);
-            &seen
-        }
-    };
     Ok(Experiment {
         name: name.to_owned(),
         answer: None,
-        missing: missing(plan, &runs),
+        missing: missing(&grid, &runs),
+        grid,
         runs,
     })
 }
 
 /// The order of an experiment's runs. Equal are only runs that must have the same digest.
-fn order(one: &RunResult, other: &RunResult) -> std::cmp::Ordering {
+fn order(grid: &Grid, one: &RunResult, other: &RunResult) -> std::cmp::Ordering {
     let (first, second) = (&one.manifest, &other.manifest);
-    by_variant(first, second)
+    by_variant(grid, first, second)
         .then_with(|| first.scenario.cmp(&second.scenario))
         .then_with(|| first.version.cmp(&second.version))
 }
 
-fn seen_in(runs: &[RunResult]) -> Plan {
-    let mut plan = Plan::default();
+fn seen_in(runs: &[RunResult]) -> Grid {
+    let mut grid = Grid::default();
     for run in runs {
-        plan.seeds.insert(run.manifest.seed);
+        grid.seeds.insert(run.manifest.seed);
         for (name, value) in &run.manifest.parameters {
-            let values = plan.parameters.entry(name.clone()).or_default();
+            let values = grid.parameters.entry(name.clone()).or_default();
             if !values.contains(value) {
                 values.push(value.clone());
             }
         }
     }
-    plan
+    for values in grid.parameters.values_mut() {
+        values.sort_by(|one, other| by_value(one, other));
+    }
+    grid
 }
 
-/// The runs of a plan that are not there, in words.
+/// The runs of a grid that are not there, in words.
 #[must_use]
-pub fn missing(plan: &Plan, runs: &[RunResult]) -> Vec<String> {
+pub fn missing(grid: &Grid, runs: &[RunResult]) -> Vec<String> {
     let there: BTreeSet<(&BTreeMap<String, String>, u64)> = runs
         .iter()
         .map(|run| (&run.manifest.parameters, run.manifest.seed))
         .collect();
-    let combinations = plan
+    let combinations = grid
         .parameters
         .values()
-        .try_fold(plan.seeds.len(), |count, values| count.checked_mul(values.len()));
+        .try_fold(grid.seeds.len(), |count, values| count.checked_mul(values.len()));
     if combinations.is_none_or(|count| count > MAX_PLANNED) {
         return Vec::new();
     }
     let mut variants = vec![BTreeMap::new()];
-    for (name, values) in &plan.parameters {
+    for (name, values) in &grid.parameters {
         let with = |variant: &BTreeMap<String, String>, value: &String| {
             let mut more = variant.clone();
             more.insert(name.clone(), value.clone());
@@ -168,7 +156,7 @@ pub fn missing(plan: &Plan, runs: &[RunResult]) -> Vec<String> {
     }
     let mut absent = Vec::new();
     for variant in &variants {
-        for seed in &plan.seeds {
+        for seed in &grid.seeds {
             if !there.contains(&(variant, *seed)) {
                 absent.push(format!("{} with seed {seed}", label(variant)));
             }
@@ -206,18 +194,18 @@ mod tests {
             .collect();
         assert_eq!(order, [("0.1", 1), ("0.1", 2), ("0.4", 2)]);
         assert_eq!(experiment.missing, ["churn = 0.4 with seed 1"]);
-        let plan = Plan {
+        let grid = Grid {
             parameters: [("churn".to_owned(), vec!["0.1".to_owned(), "0.9".to_owned()])].into(),
             seeds: [1, 2].into(),
         };
-        let planned = merge("m", runs(), Some(&plan), Allowed::default()).unwrap();
+        let planned = merge("m", runs(), Some(&grid), Allowed::default()).unwrap();
         assert_eq!(
             planned.missing,
             ["churn = 0.9 with seed 1", "churn = 0.9 with seed 2"]
         );
-        let many = Plan {
+        let many = Grid {
             seeds: (0..1_000).collect(),
-            ..plan
+            ..grid
         };
         let named = missing(&many, &[]);
         assert!(named.len() == MAX_NAMED + 1 && named[MAX_NAMED] == "and 1950 more");

@@ -69,8 +69,7 @@ impl Sample {
 /// can be said.
 #[must_use]
 pub fn student(freedom: f64) -> f64 {
-    // Also for one that is not a number.
-    if !(freedom >= 1.0) {
+    if freedom < 1.0 || freedom.is_nan() {
         return f64::INFINITY;
     }
     if freedom < 30.0 {

@@ -1,12 +1,14 @@
 //! Runs grouped by what was varied: each variant's metrics over its seeds.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::statistics::{Growth, Sample, growth};
 use super::table::number;
-use super::{Experiment, Manifest, RunResult};
+use super::{Experiment, Grid, Manifest, RunResult};
+use crate::scenario::answer::Figured;
 
 /// One choice of parameters, over its seeds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,7 +29,8 @@ pub struct Variant {
 /// An experiment's variants.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// The parameters that have more than one value among the runs, with these, smallest first.
+    /// The parameters that have more than one value among the runs, with these
+    /// in their order.
     pub varied: BTreeMap<String, Vec<String>>,
     /// The variants, ordered by their parameters' values.
     pub variants: Vec<Variant>,
@@ -37,26 +40,38 @@ pub struct Summary {
 
 /// Compares two values of a parameter: as numbers where both are.
 #[must_use]
-pub fn by_value(one: &str, other: &str) -> std::cmp::Ordering {
+pub fn by_value(one: &str, other: &str) -> Ordering {
     match (number(one), number(other)) {
         (Some(first), Some(second)) => first.total_cmp(&second).then_with(|| one.cmp(other)),
-        (Some(_), None) => std::cmp::Ordering::Less,
-        (None, Some(_)) => std::cmp::Ordering::Greater,
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
         (None, None) => one.cmp(other),
     }
 }
 
-/// Compares two manifests by their parameters' values, then by their seeds.
+/// Compares two manifests by their parameters' values in the grid's order, then by their seeds.
 #[must_use]
-pub fn by_variant(one: &Manifest, other: &Manifest) -> std::cmp::Ordering {
+pub fn by_variant(grid: &Grid, one: &Manifest, other: &Manifest) -> Ordering {
     let mut pairs = one.parameters.iter().zip(&other.parameters);
     pairs
         .find_map(|((name, value), (other_name, other_value))| {
-            let order = name.cmp(other_name).then_with(|| by_value(value, other_value));
+            let order = name
+                .cmp(other_name)
+                .then_with(|| by_place(grid, name, value, other_value));
             order.is_ne().then_some(order)
         })
         .unwrap_or_else(|| one.parameters.len().cmp(&other.parameters.len()))
         .then_with(|| one.seed.cmp(&other.seed))
+}
+
+/// Compares two values of a parameter by their places in the grid, and those that it does not name by value.
+fn by_place(grid: &Grid, parameter: &str, one: &str, other: &str) -> Ordering {
+    let place = |value: &str| {
+        let values = grid.parameters.get(parameter);
+        let found = values.and_then(|values| values.iter().position(|known| known == value));
+        found.unwrap_or(usize::MAX)
+    };
+    place(one).cmp(&place(other)).then_with(|| by_value(one, other))
 }
 
 impl Variant {
@@ -64,6 +79,16 @@ impl Variant {
     #[must_use]
     pub fn label(&self) -> String {
         label(&self.parameters)
+    }
+
+    /// The means, for the sentence that answers.
+    #[must_use]
+    pub fn figured(&self) -> Figured {
+        let means = self.metrics.iter();
+        Figured {
+            parameters: self.parameters.clone(),
+            metrics: means.map(|(name, sample)| (name.clone(), sample.mean)).collect(),
+        }
     }
 
     fn of(runs: &[RunResult], places: Vec<usize>) -> Option<Self> {
@@ -107,7 +132,8 @@ impl Summary {
     pub fn of(experiment: &Experiment) -> Self {
         let runs = &experiment.runs;
         let mut order: Vec<usize> = (0..runs.len()).collect();
-        order.sort_by(|one, other| by_variant(&runs[*one].manifest, &runs[*other].manifest));
+        order
+            .sort_by(|one, other| by_variant(&experiment.grid, &runs[*one].manifest, &runs[*other].manifest));
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for place in order {
             let parameters = &runs[place].manifest.parameters;
@@ -117,7 +143,7 @@ impl Summary {
             }
         }
         Self {
-            varied: varied(runs),
+            varied: varied(runs, &experiment.grid),
             variants: groups
                 .into_iter()
                 .filter_map(|group| Variant::of(runs, group))
@@ -138,7 +164,7 @@ impl Summary {
     }
 }
 
-fn varied(runs: &[RunResult]) -> BTreeMap<String, Vec<String>> {
+fn varied(runs: &[RunResult], grid: &Grid) -> BTreeMap<String, Vec<String>> {
     let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for run in runs {
         for (name, value) in &run.manifest.parameters {
@@ -148,7 +174,7 @@ fn varied(runs: &[RunResult]) -> BTreeMap<String, Vec<String>> {
     let several = values.into_iter().filter(|(_, values)| values.len() > 1);
     let sorted = several.map(|(name, values)| {
         let mut values: Vec<String> = values.into_iter().collect();
-        values.sort_by(|one, other| by_value(one, other));
+        values.sort_by(|one, other| by_place(grid, &name, one, other));
         (name, values)
     });
     sorted.collect()
@@ -173,6 +199,29 @@ fn metrics(runs: &[RunResult]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::results::tests::run_of;
+
+    #[test]
+    fn the_grid_says_the_order_of_values() {
+        let order = ["never", "hourly", "0.5", "2"];
+        let runs = ["2", "hourly", "0.5", "never"].map(|rate| run_of(&[("rate", rate)], 1));
+        let experiment = Experiment {
+            grid: Grid {
+                parameters: [(
+                    "rate".to_owned(),
+                    order[..2].iter().map(ToString::to_string).collect(),
+                )]
+                .into(),
+                ..Grid::default()
+            },
+            runs: runs.into(),
+            ..Experiment::of_run(run_of(&[], 1))
+        };
+        let summary = Summary::of(&experiment);
+        assert_eq!(summary.varied["rate"], order);
+        let labels: Vec<String> = summary.variants.iter().map(Variant::label).collect();
+        assert_eq!(labels, order.map(|rate| format!("rate = {rate}")));
+        assert_eq!(summary.variants[0].figured().metrics.len(), 3);
+    }
 
     #[test]
     fn variants_are_in_the_order_of_their_numbers_and_metrics_in_that_of_the_headline() {

@@ -3,6 +3,7 @@
 use anyhow::bail;
 
 use super::environment::{Workplace, output, succeed};
+use super::packages::Environments;
 use super::{chromium, clients, postgres};
 
 /// One step.
@@ -155,8 +156,15 @@ fn test(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
         FEATURES,
     ]);
     test.env("GRISTMILL_MINILM_PYTHON", python)
+        .env("GRISTMILL_PANDAS_PYTHON", pandas(workplace)?)
         .env(postgres::URL_VARIABLE, server.url("postgres"));
     succeed(&mut test)
+}
+
+/// A Python with what the guide for researchers redraws plots with.
+fn pandas(workplace: &Workplace) -> anyhow::Result<std::path::PathBuf> {
+    let definitions = workplace.root.join("docs/simulations");
+    Environments::at(workplace, &definitions, "simulations")?.python("redraw")
 }
 
 /// The tests of abuse with crowds that need more open files than a process usually may have.

@@ -1,6 +1,12 @@
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests look at the files that were written"
+)]
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::results::Grid;
 use crate::results::tests::run_of;
 
 fn names(folder: &Path) -> Vec<String> {
@@ -117,6 +123,10 @@ fn an_experiment_comes_back_with_its_tables_and_its_report() {
     let experiment = Experiment {
         name: "gossip-reach".into(),
         answer: Some("Far.".into()),
+        grid: Grid {
+            parameters: [("churn".to_owned(), vec!["0.4".to_owned(), "0.1".to_owned()])].into(),
+            seeds: [1, 2].into(),
+        },
         missing: vec!["churn = 0.4 with seed 2".into()],
         runs: vec![run_of(&[("churn", "0.1")], 1), run_of(&[("churn", "0.4")], 1)],
     };
@@ -165,4 +175,88 @@ proptest! {
         write_run(&folder, &run, Existing::Refuse).unwrap();
         prop_assert_eq!(read_run(&folder).unwrap(), run);
     }
+}
+
+/// A Python with pandas, pyarrow and matplotlib; none where the variable does not name one.
+fn python() -> Option<std::ffi::OsString> {
+    let python = std::env::var_os("GRISTMILL_PANDAS_PYTHON").filter(|python| !python.is_empty());
+    if python.is_none() {
+        let skipped = "SKIPPED: GRISTMILL_PANDAS_PYTHON does not name a Python that has \
+                       docs/simulations/requirements/redraw.txt";
+        // Past the test harness, which would keep it for failures.
+        writeln!(std::io::stderr(), "{skipped}").unwrap();
+    }
+    python
+}
+
+fn run_python(command: &mut std::process::Command) -> String {
+    let output = command.env("PYTHONDONTWRITEBYTECODE", "1").output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const SAME: &str = r#"
+import sys, pandas
+for name in ["metrics", "series", "distributions"]:
+    file = f"{sys.argv[1]}/{name}"
+    # An empty unit is a text, not a missing value, and every digit counts.
+    text = pandas.read_csv(file + ".csv", keep_default_na=False, float_precision="round_trip")
+    pandas.testing.assert_frame_equal(text, pandas.read_parquet(file + ".parquet"), check_dtype=False, check_exact=True)
+    print(name, len(text))
+"#;
+
+#[test]
+fn pandas_reads_the_same_from_both_and_the_script_of_the_guide_redraws_a_plot() {
+    let Some(python) = python() else { return };
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("sweep");
+    let variants =
+        ["0.1", "0.4", "2"].map(|churn| (1..=3).map(move |seed| run_of(&[("churn", churn)], seed)));
+    let experiment = Experiment {
+        runs: variants.into_iter().flatten().collect(),
+        ..Experiment::of_run(run_of(&[], 1))
+    };
+    write_experiment(&folder, &experiment, Existing::Refuse).unwrap();
+    let told = run_python(
+        std::process::Command::new(&python)
+            .args(["-c", SAME])
+            .arg(&folder),
+    );
+    assert_eq!(
+        told.replace("\r\n", "\n"),
+        "metrics 27\nseries 45\ndistributions 36\n"
+    );
+
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/simulations/redraw.py");
+    let picture = temporary.path().join("redrawn.svg");
+    let table = run_python(
+        std::process::Command::new(&python)
+            .arg(script)
+            .env("RESULT", &folder)
+            .env("METRIC", "age_p99_s")
+            .env("PICTURE", &picture)
+            .env("MPLCONFIGDIR", temporary.path()),
+    );
+    let summary = crate::results::summary::Summary::of(&experiment);
+    let mut lines = csv::Reader::from_reader(table.as_bytes());
+    let rows: Vec<Vec<f64>> = lines.deserialize().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 3);
+    for (row, variant) in rows.iter().zip(&summary.variants) {
+        let sample = variant.metrics["age_p99_s"];
+        let known = [
+            sample.mean,
+            sample.deviation,
+            sample.count as f64,
+            sample.smallest,
+            sample.largest,
+        ];
+        for (found, wanted) in row[1..].iter().zip(known) {
+            assert!((found - wanted).abs() < 1e-9, "{table}\n{sample:?}");
+        }
+    }
+    assert!(std::fs::read_to_string(picture).unwrap().contains("<svg"));
 }

@@ -84,7 +84,11 @@ fn over_variants(summary: &Summary, metric: &str, id: usize) -> Option<String> {
     let lines: Vec<Line> = lines
         .into_iter()
         .take(MAX_LINES)
-        .map(|(label, points)| Line { label, points })
+        .map(|(label, mut points)| {
+            // The grid may have another order.
+            points.sort_by(|one, other| one.x.total_cmp(&other.x));
+            Line { label, points }
+        })
         .collect();
     let title = format!("{} over {}", sentence(&words(metric)), words(parameter));
     let plot = Plot {
@@ -292,7 +296,7 @@ fn mean_over_seeds(runs: &[&RunResult], name: &str) -> Vec<Point> {
 fn thinned(points: Vec<Point>) -> Vec<Point> {
     let (count, every) = (points.len(), points.len().div_ceil(MAX_POINTS).max(1));
     let kept = points.into_iter().enumerate();
-    kept.filter(|(place, _)| place % every == 0 || place + 1 == count)
+    kept.filter(|(place, _)| place.is_multiple_of(every) || place + 1 == count)
         .map(|(_, point)| point)
         .collect()
 }

@@ -203,11 +203,11 @@ pub(super) fn growth(page: &mut String, summary: &Summary) {
 }
 
 fn spans_much(summary: &Summary, parameter: &str) -> bool {
-    let numbers: Vec<f64> = summary.varied.get(parameter).map_or(Vec::new(), |values| {
-        values.iter().filter_map(|value| parsed(value)).collect()
-    });
-    let ends = numbers.first().zip(numbers.last());
-    numbers.len() > 2 && ends.is_some_and(|(low, high)| *low > 0.0 && high / low >= 10.0)
+    let values = summary.varied.get(parameter).into_iter().flatten();
+    let numbers: Vec<f64> = values.filter_map(|value| parsed(value)).collect();
+    let sample = Sample::of(&numbers);
+    numbers.len() > 2
+        && sample.is_some_and(|sample| sample.smallest > 0.0 && sample.largest / sample.smallest >= 10.0)
 }
 
 /// Tables that the first run has for people.

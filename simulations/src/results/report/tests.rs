@@ -171,6 +171,7 @@ fn names_from_files_stay_text() {
     let attacked = Experiment {
         name: ATTACK.to_owned(),
         answer: Some(ATTACK.to_owned()),
+        grid: crate::results::Grid::default(),
         missing: vec![ATTACK.to_owned()],
         runs: vec![run, other],
     };
