@@ -372,3 +372,72 @@ pub fn sentence(words: &str) -> String {
     let first = characters.next().map(char::to_uppercase);
     first.into_iter().flatten().chain(characters).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::run_of;
+
+    fn places(points: &[Point]) -> Vec<(f64, f64)> {
+        points.iter().map(|point| (point.x, point.y)).collect()
+    }
+
+    #[test]
+    fn distributions_of_all_seeds_add_up_to_all() {
+        let mut runs = [run_of(&[], 1), run_of(&[], 2)];
+        runs[0].distributions[0].buckets = vec![(0.5, 1), (1.0, 2)];
+        runs[1].distributions[0].buckets = vec![(0.5, 3), (4.0, 2)];
+        let points = shares(&[&runs[0], &runs[1]], "delivery");
+        assert_eq!(places(&points), [(0.5, 0.5), (1.0, 0.75), (4.0, 1.0)]);
+        runs[0].distributions[0].buckets = vec![(0.5, 0)];
+        assert_eq!(places(&shares(&[&runs[0]], "delivery")), [(0.5, 0.0)]);
+        assert!(shares(&[&runs[0]], "another").is_empty());
+    }
+
+    #[test]
+    fn a_mean_over_seeds_is_of_times_that_all_have() {
+        let mut runs = [run_of(&[], 1), run_of(&[], 2)];
+        runs[0].series[0].points = vec![(0.0, 1.0), (10.0, 2.0), (20.0, 3.0)];
+        runs[1].series[0].points = vec![(0.0, 3.0), (15.0, 9.0), (20.0, 5.0)];
+        let points = mean_over_seeds(&[&runs[0], &runs[1]], "known_providers");
+        assert_eq!(places(&points), [(0.0, 2.0), (20.0, 4.0)]);
+        assert!(
+            points[0]
+                .interval
+                .is_some_and(|(low, high)| low < 1.0 && high > 3.0)
+        );
+    }
+
+    #[test]
+    fn long_lines_keep_their_ends() {
+        let point = |x: u32| Point {
+            x: f64::from(x),
+            y: 0.0,
+            interval: None,
+        };
+        let thin = thinned((0..10_000).map(point).collect());
+        assert!(thin.len() <= MAX_POINTS + 1);
+        assert_eq!((thin[0].x, thin[thin.len() - 1].x), (0.0, 9_999.0));
+    }
+
+    #[test]
+    fn of_many_variants_the_first_and_the_last_are_shown() {
+        let runs = (0..20).map(|churn| run_of(&[("churn", &churn.to_string())], 1));
+        let experiment = Experiment {
+            runs: runs.collect(),
+            ..Experiment::of_run(run_of(&[], 1))
+        };
+        let summary = Summary::of(&experiment);
+        let shown: Vec<String> = evenly(&summary.variants)
+            .iter()
+            .map(|variant| variant.label())
+            .collect();
+        assert_eq!(shown.len(), MAX_LINES);
+        assert_eq!((&*shown[0], &*shown[MAX_LINES - 1]), ("churn = 0", "churn = 19"));
+        assert!(
+            figures(&experiment, &summary)
+                .concat()
+                .contains("6 of 20 variants are shown.")
+        );
+    }
+}

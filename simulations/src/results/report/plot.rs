@@ -350,3 +350,77 @@ fn mark(place: usize, x: f64, y: f64) -> String {
     };
     format!("<path class=\"mark l{place}\" d=\"M{x:.1} {y:.1}{form}\"/>")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_lie_where_their_ticks_are() {
+        let point = |x: f64, y: f64| Point {
+            x,
+            y,
+            interval: Some((y - 1.0, y + 1.0)),
+        };
+        let plot = Plot {
+            title: "t".into(),
+            description: "d".into(),
+            across: "x".into(),
+            upward: "y".into(),
+            shape: Shape::Marked,
+            lines: vec![Line {
+                label: "l".into(),
+                points: vec![point(0.0, 1.0), point(5.0, 9.0)],
+            }],
+            note: String::new(),
+        };
+        let frame = Frame::around(&plot);
+        // The axis goes from 0 to 10, which has two digits.
+        assert_eq!(frame.left, 60.0);
+        assert_eq!((frame.across(0.0), frame.across(5.0)), (60.0, WIDTH - RIGHT));
+        assert_eq!((frame.upward(0.0), frame.upward(10.0)), (HEIGHT - BOTTOM, TOP));
+        let figure = plot.figure(3);
+        // The line, the band from its upper to its lower edge, and a whisker.
+        assert!(
+            figure.contains("class=\"line l0\" d=\"M60.0 275.0L600.0 43.0\""),
+            "{figure}"
+        );
+        assert!(
+            figure.contains("d=\"M60.0 246.0L600.0 14.0L600.0 72.0L60.0 304.0Z\""),
+            "{figure}"
+        );
+        assert!(figure.contains("M60.0 304.0V246.0"), "{figure}");
+        assert!(figure.contains("aria-labelledby=\"t3 d3\"") && !figure.contains("legend"));
+    }
+
+    #[test]
+    fn bars_begin_at_zero() {
+        let bar = |name: &str, y: f64| {
+            (
+                name.to_owned(),
+                Point {
+                    x: 0.0,
+                    y,
+                    interval: None,
+                },
+            )
+        };
+        let bars = Bars {
+            title: "t".into(),
+            description: "d".into(),
+            along: "x".into(),
+            bars: vec![bar("gain", 2.0), bar("loss", -2.0)],
+            note: String::new(),
+        };
+        let figure = bars.figure(0);
+        // From -2 to 2 over 588, so zero is at 306.
+        assert!(
+            figure.contains("x=\"306.0\" y=\"31.0\" width=\"294.0\""),
+            "{figure}"
+        );
+        assert!(
+            figure.contains("x=\"12.0\" y=\"77.0\" width=\"294.0\""),
+            "{figure}"
+        );
+    }
+}
