@@ -24,6 +24,7 @@ use bincode::{Decode, Encode};
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::ids::{ChannelId, EntryId};
+use gristmill_protocol::planted::{self, Bug};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -225,7 +226,12 @@ impl Book {
     #[must_use]
     pub fn expired_channels(&self, now_ms: u64, limit: usize) -> Vec<ChannelId> {
         // Deadlines are kept as they would be without any downtime, so that one entry moves all of them.
-        let now = i128::from(now_ms) - i128::from(self.head.downtime_ms);
+        let early_ms = if planted::is(Bug::ExpiredTooEarly) {
+            3_600_000
+        } else {
+            0
+        };
+        let now = i128::from(now_ms) + early_ms - i128::from(self.head.downtime_ms);
         self.deadlines
             .iter()
             .take_while(|(deadline, _)| *deadline < now)

@@ -10,6 +10,7 @@ use crate::listing::{
     LISTING_INTERVAL_MIN_MS, LISTING_TTL_MAX_MS, Listing, ListingError, Offer, OpenedListing,
 };
 use crate::log::checkpoint::LogKeys;
+use crate::planted::{self, Bug};
 
 mod certified;
 mod snapshot;
@@ -65,7 +66,7 @@ impl Posted {
 
     fn is_alive(&self, now_ms: u64) -> bool {
         let listing = self.listing();
-        listing.ttl_ms > 0 && now_ms < listing.expires_at_ms()
+        listing.ttl_ms > 0 && (now_ms < listing.expires_at_ms() || planted::is(Bug::ListingNeverExpires))
     }
 
     fn is_to_be_kept(&self, now_ms: u64) -> bool {
@@ -147,11 +148,13 @@ impl Board {
             return Ok(Insertion::Stale);
         }
         let known = self.posted.get(&listing.provider);
-        if known.is_some_and(|known| listing.sequence <= known.listing().sequence) {
+        let is_older = known.is_some_and(|known| listing.sequence <= known.listing().sequence);
+        if is_older && !planted::is(Bug::StaleListingTaken) {
             return Ok(Insertion::Stale);
         }
         let interval = LISTING_INTERVAL_MIN_MS - INTERVAL_JITTER_MS;
-        if !leaves && known.is_some_and(|known| now_ms < known.received_at_ms.saturating_add(interval)) {
+        let too_soon = known.is_some_and(|known| now_ms < known.received_at_ms.saturating_add(interval));
+        if !leaves && too_soon && !planted::is(Bug::ListingIntervalIgnored) {
             return Ok(Insertion::TooSoon);
         }
         let was_alive = known.is_some_and(|known| known.is_alive(now_ms));

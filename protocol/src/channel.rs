@@ -8,6 +8,7 @@ use crate::credits::{Credits, CreditsError};
 use crate::identity::{AccountId, InvalidSignature, Keypair, Signed};
 use crate::ids::ChannelId;
 use crate::job::RequestId;
+use crate::planted::{self, Bug};
 use crate::tokens::TicketClaims;
 use crate::voucher::Voucher;
 
@@ -144,7 +145,11 @@ impl ConsumerChannel {
     /// Whether enough is owed that the provider should hear of it now.
     #[must_use]
     pub fn voucher_due(&self, window: Credits) -> bool {
-        self.owed.saturating_sub(self.promised) >= window_part(window)
+        let owed = self.owed.saturating_sub(self.promised);
+        if planted::is(Bug::VoucherTooLate) {
+            return owed >= window.saturating_add(window);
+        }
+        owed >= window_part(window)
     }
 
     /// A voucher over everything owed, where something is owed.
@@ -395,7 +400,9 @@ impl ProviderChannel {
     pub fn may_deliver(&self, cost: Credits, settled_reservation: Credits) -> bool {
         let reserved = self.reserved.saturating_sub(settled_reservation);
         let unpaid = self.unpaid().saturating_add(cost).saturating_add(reserved);
-        unpaid <= self.window && self.fits_limit(cost)
+        let too_wide =
+            planted::is(Bug::WindowTooWide) && unpaid <= self.window.saturating_add(window_part(self.window));
+        (unpaid <= self.window || too_wide) && self.fits_limit(cost)
     }
 
     /// Whether output worth `cost` fits in what the coordinator holds.
@@ -403,7 +410,7 @@ impl ProviderChannel {
     pub fn fits_limit(&self, cost: Credits) -> bool {
         self.delivered
             .checked_add(cost)
-            .is_ok_and(|delivered| delivered <= self.limit)
+            .is_ok_and(|delivered| delivered <= self.limit || planted::is(Bug::ChannelLimitIgnored))
     }
 
     /// Notes that output worth `cost` was delivered.
@@ -435,7 +442,7 @@ impl ProviderChannel {
                 limit,
             });
         }
-        if content.cumulative <= self.vouchered() {
+        if content.cumulative <= self.vouchered() && !planted::is(Bug::OlderVoucherTaken) {
             // Late or repeated: whatever it is, it changes nothing, and a signature check would cost time.
             return Ok(false);
         }

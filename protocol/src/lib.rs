@@ -28,6 +28,7 @@ pub mod jws;
 pub mod listing;
 pub mod log;
 pub mod operator_api;
+pub mod planted;
 pub mod routing;
 pub mod session;
 pub mod tokens;

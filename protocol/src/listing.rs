@@ -12,6 +12,7 @@ use crate::codec::{self, DecodeError, LISTING_MAX_BYTES};
 use crate::hardware::CERTIFICATE_MAX_BYTES;
 use crate::identity::{AccountId, InvalidSignature, Keypair, Signed, SignedContent};
 use crate::job::JobKind;
+use crate::planted::{self, Bug};
 use crate::usage::Price;
 
 mod opened;
@@ -299,6 +300,10 @@ impl Listing {
         let provider = signed.content_unchecked().provider;
         let listing = signed
             .verify_from(&provider)
+            .or_else(|error| match planted::is(Bug::ForgedListingTaken) {
+                true => Ok(signed.content_unchecked()),
+                false => Err(error),
+            })
             .map_err(|source| ListingError::Signature { provider, source })?;
         listing.check_bounds()?;
         Ok(listing.clone())

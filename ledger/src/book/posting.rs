@@ -6,6 +6,7 @@ use gristmill_protocol::credits::{Credits, CreditsError};
 use gristmill_protocol::handover::{HandoverError, SignedHandover};
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::ids::{ChannelId, EntryId};
+use gristmill_protocol::planted::{self, Bug};
 
 use super::ApplyError;
 use super::draft::Draft;
@@ -128,7 +129,7 @@ impl<'draft, 'book> Posting<'draft, 'book> {
     /// An account gets one starter grant, and all new accounts of a day together the day's budget.
     fn count_starter_grant(&mut self, grant: &Grant) -> Result<(), Refusal> {
         let account = self.account(grant.account);
-        if account.starter_granted {
+        if account.starter_granted && !planted::is(Bug::StarterGrantedAgain) {
             return Err(Refusal::StarterAlreadyGranted {
                 account: grant.account,
             });
@@ -140,8 +141,9 @@ impl<'draft, 'book> Posting<'draft, 'book> {
             (self.head.starter_day, self.head.starter_given) = (day, Credits::ZERO);
         }
         let (given, budget) = (self.head.starter_given, grant.starter_daily_budget);
+        let ignored = planted::is(Bug::StarterBudgetIgnored);
         match given.checked_add(grant.amount) {
-            Ok(sum) if sum <= budget => self.head.starter_given = sum,
+            Ok(sum) if sum <= budget || ignored => self.head.starter_given = sum,
             _ => return Err(Refusal::StarterBudgetExhausted { given, budget }),
         }
         Ok(())
@@ -217,7 +219,7 @@ impl<'draft, 'book> Posting<'draft, 'book> {
             }
             .into());
         }
-        if voucher.cumulative > limit {
+        if voucher.cumulative > limit && !planted::is(Bug::SettledAboveLimit) {
             return Err(Refusal::AboveLimit {
                 channel: id,
                 limit,
@@ -225,7 +227,9 @@ impl<'draft, 'book> Posting<'draft, 'book> {
             }
             .into());
         }
-        if let (Some(sequence), true) = (before.settled_sequence, voucher.cumulative <= settled_before) {
+        let adds_up = planted::is(Bug::VouchersAddedUp);
+        let is_settled = voucher.cumulative <= settled_before && !adds_up;
+        if let (Some(sequence), true) = (before.settled_sequence, is_settled) {
             return Ok(Decision::Before(sequence));
         }
         if !before.is_open() {
@@ -236,14 +240,23 @@ impl<'draft, 'book> Posting<'draft, 'book> {
             .into());
         }
 
-        let settled_after = voucher.cumulative;
+        let settled_after = match adds_up {
+            true => plus(settled_before, voucher.cumulative)?,
+            false => voucher.cumulative,
+        };
         let amount = minus(settled_after, settled_before)?;
         // The fee of the sum less the fee of the sum before: how vouchers are batched never changes what is kept.
-        let fee = minus(
-            settled_after.basis_points(fee_basis_points),
-            settled_before.basis_points(fee_basis_points),
-        )?;
-        let share = minus(amount, fee)?;
+        let fee = match planted::is(Bug::FeeRoundedEachTime) {
+            true => amount.basis_points(fee_basis_points),
+            false => minus(
+                settled_after.basis_points(fee_basis_points),
+                settled_before.basis_points(fee_basis_points),
+            )?,
+        };
+        let (share, fee_from) = match planted::is(Bug::FeeFromNothing) {
+            true => (amount, BookAccount::Issuance),
+            false => (minus(amount, fee)?, BookAccount::Held(id)),
+        };
         let settled = self.head.totals.settled;
         let exhausted = |_| Refusal::TurnoverExhausted {
             settled,
@@ -251,7 +264,7 @@ impl<'draft, 'book> Posting<'draft, 'book> {
         };
         self.head.totals.settled = settled.checked_add(amount).map_err(exhausted)?;
         self.transfer(BookAccount::Held(id), BookAccount::Available(provider), share)?;
-        self.transfer(BookAccount::Held(id), BookAccount::Fees, fee)?;
+        self.transfer(fee_from, BookAccount::Fees, fee)?;
         let sequence = self.head.sequence;
         let channel = self.channel(id)?;
         channel.settled = settled_after;
@@ -279,18 +292,26 @@ impl<'draft, 'book> Posting<'draft, 'book> {
             .draft
             .channel(&id)
             .ok_or(Refusal::UnknownChannel { channel: id })?;
-        if let ChannelStatus::Closed { sequence, .. } = before.status {
+        let again = planted::is(Bug::HoldReturnedAgain);
+        if let ChannelStatus::Closed { sequence, .. } = before.status
+            && !again
+        {
             return Ok(Decision::Before(sequence));
         }
         let redeem_by_ms = before.extended_redeem_by_ms(self.head.downtime_ms);
-        if close.reason == CloseReason::Expired && self.head.last_time_ms <= redeem_by_ms {
+        let is_early = self.head.last_time_ms <= redeem_by_ms && !planted::is(Bug::ExpiredTooEarly);
+        if close.reason == CloseReason::Expired && is_early {
             return Err(Refusal::NotExpired {
                 channel: id,
                 redeem_by_ms,
             }
             .into());
         }
-        let (returned, settled) = (before.held, before.settled);
+        let settled = before.settled;
+        let returned = match again {
+            true => minus(before.terms.limit, settled)?,
+            false => before.held,
+        };
         let OpenChannel {
             consumer, provider, ..
         } = before.terms;
@@ -318,9 +339,11 @@ impl<'draft, 'book> Posting<'draft, 'book> {
         })))
     }
 
-    const fn started(&mut self, started: Started) -> Decision {
+    fn started(&mut self, started: Started) -> Decision {
         let Started { downtime_ms } = started;
-        self.head.downtime_ms = self.head.downtime_ms.saturating_add(downtime_ms);
+        if !planted::is(Bug::DowntimeForgotten) {
+            self.head.downtime_ms = self.head.downtime_ms.saturating_add(downtime_ms);
+        }
         Decision::Now(Effect::Extended(Extended { downtime_ms }))
     }
 

@@ -7,6 +7,8 @@
 use rand::{Rng, RngExt as _};
 use serde::{Deserialize, Serialize};
 
+use crate::planted::{self, Bug};
+
 /// The waits between rounds, in milliseconds, before they are spread.
 pub const RETRY_WAITS_MS: [u64; 3] = [1_000, 2_000, 4_000];
 /// So many of them where only one provider could be asked again.
@@ -79,7 +81,11 @@ impl RetryPlan {
                 let wait_ms = spread(*RETRY_WAITS_MS.get(self.waits_taken)?, random);
                 self.ends_in_time(wait_ms, now_ms).then(|| {
                     self.waits_taken += 1;
-                    wait_ms
+                    if planted::is(Bug::RetryWaitsADay) {
+                        86_400_000
+                    } else {
+                        wait_ms
+                    }
                 })
             }
             RoundEnd::Busy { retry_after_ms } => {

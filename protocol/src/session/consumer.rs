@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::channel::{ConsumerChannel, ConsumerChannelError};
+use crate::channel::{ConsumerChannel, ConsumerChannelError, window_part};
 use crate::codec::PAYLOAD_MAX_BYTES;
 use crate::content::{is_plausible, text_bytes};
 use crate::credits::Credits;
@@ -11,6 +11,7 @@ use crate::identity::Signed;
 use crate::job::{
     Chunk, ConsumerFrame, Delivery, JobAccepted, JobDone, JobFailed, JobRefused, ProviderFrame,
 };
+use crate::planted::{self, Bug};
 use crate::usage::{Price, Usage};
 
 mod snapshot;
@@ -249,6 +250,10 @@ impl ConsumerSession {
             .reconcile(accepted.highest_voucher.as_ref(), &self.terms.request_id)
             .map_err(|error| ConsumerFailure::Misbehaved(error.to_string()))?;
         effects.extend(owed.map(ConsumerFrame::Voucher).map(ConsumerEffect::Send));
+        if planted::is(Bug::PaidBeforeOutput) && channel.receive(window_part(accepted.credit_window)).is_ok()
+        {
+            self.pay(channel, effects);
+        }
         self.wait_for(self.timeouts.first_chunk_ms, now_ms);
         self.state = State::Receiving {
             price: accepted.price.clone(),
@@ -311,13 +316,14 @@ impl ConsumerSession {
         if !meter.covers(&self.meter) {
             return Err(misbehaved("its meter ran backwards"));
         }
-        if !is_plausible(
+        let is_plausible = is_plausible(
             meter,
             self.terms.kind,
             self.terms.body_bytes,
             text_bytes,
             self.payload_bytes,
-        ) {
+        );
+        if !is_plausible && !planted::is(Bug::MeterNotChecked) {
             return Err(misbehaved(
                 "its meter counts more tokens than there can be in so much text",
             ));
@@ -441,7 +447,9 @@ impl ConsumerSession {
         channel: &mut ConsumerChannel,
         effects: &mut Vec<ConsumerEffect>,
     ) {
-        channel.release(std::mem::take(&mut self.reserved));
+        if !planted::is(Bug::ReservationKept) {
+            channel.release(std::mem::take(&mut self.reserved));
+        }
         self.state = State::Ended;
         self.deadline_ms = u64::MAX;
         let (usage, cost) = (self.meter.clone(), self.cost);

@@ -10,6 +10,7 @@ use crate::content::tokens_max;
 use crate::credits::Credits;
 use crate::identity::{Keypair, Signed};
 use crate::job::{Chunk, Delivery, JobAccepted, JobDone, JobFailed, JobRefused, ProviderFrame, RefusalCode};
+use crate::planted::{self, Bug};
 use crate::usage::{Unit, Usage};
 use crate::voucher::Voucher;
 
@@ -267,6 +268,9 @@ impl ProviderSession {
         self.waiting.clear();
         self.ending = None;
         channel.release(std::mem::take(&mut self.reservation));
+        if planted::is(Bug::CancelledOutputCountedTwice) {
+            let _ = channel.deliver(self.delivered_cost);
+        }
         let failed = JobFailed::new(499, "cancelled", "the consumer cancelled the job", None);
         effects.push(ProviderEffect::Send(ProviderFrame::Failed(failed)));
         self.settle(ProviderEnd::ConsumerLeft, now_ms);

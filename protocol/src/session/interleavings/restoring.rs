@@ -12,7 +12,9 @@ fn written<T: Serialize + DeserializeOwned>(state: &T) -> T {
     let read: T = serde_json::from_str(&text).unwrap();
     let configuration = bincode::config::standard();
     let bytes = bincode::serde::encode_to_vec(&read, configuration).unwrap();
-    bincode::serde::decode_from_slice(&bytes, configuration).unwrap().0
+    bincode::serde::decode_from_slice(&bytes, configuration)
+        .unwrap()
+        .0
 }
 
 impl World {
