@@ -26,7 +26,7 @@ pub struct GossipConfig {
     pub history_length: Bounded<1, 60>,
     /// Milliseconds between heartbeats.
     pub heartbeat_ms: Bounded<100, 60_000>,
-    /// Milliseconds before the first.
+    /// Milliseconds before the interval that ends with the first.
     pub heartbeat_initial_delay_ms: Bounded<0, 60_000>,
     /// Seconds in which who was pruned must not graft. 0 switches back-off off.
     pub prune_backoff_s: Bounded<0, 3_600>,

@@ -88,10 +88,15 @@ impl Peer {
         size_of::<Self>() + self.mesh_since.capacity() * size_of::<u32>() + of_memory
     }
 
+    /// The first heartbeat is an interval after the initial delay.
+    const fn first_beat_us(&self, settings: &Settings) -> u64 {
+        self.started_us + settings.config.heartbeat_initial_delay_ms.get() * 1_000 + settings.heartbeat_us
+    }
+
     /// How many heartbeats it has had at a time.
     #[must_use]
     pub fn beat(&self, now_us: u64, settings: &Settings) -> u32 {
-        let first_us = self.started_us + settings.config.heartbeat_initial_delay_ms.get() * 1_000;
+        let first_us = self.first_beat_us(settings);
         let beats = now_us
             .checked_sub(first_us)
             .map_or(0, |since_us| since_us / settings.heartbeat_us + 1);
@@ -100,7 +105,7 @@ impl Peer {
 
     /// When a heartbeat is, in microseconds.
     pub(super) fn beat_at_us(&self, beat: u32, settings: &Settings) -> u64 {
-        let first_us = self.started_us + settings.config.heartbeat_initial_delay_ms.get() * 1_000;
+        let first_us = self.first_beat_us(settings);
         first_us + u64::from(beat).saturating_sub(1) * settings.heartbeat_us
     }
 
