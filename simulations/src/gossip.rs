@@ -40,7 +40,6 @@ impl MessageId {
 
     /// The node that published it.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half of 64 bits has 32")]
     pub const fn publisher(self) -> u32 {
         (self.0 >> 32) as u32
     }

@@ -89,7 +89,7 @@ impl Graph {
             let place = usize::from(link);
             let peer = peers[place];
             let new = peer != node && !peers[..place].contains(&peer);
-            let dials = self.permuted(node, link, false) % 2 == 0;
+            let dials = self.permuted(node, link, false).is_multiple_of(2);
             new.then_some((link, peer, dials))
         })
     }

@@ -137,7 +137,7 @@ mod tests {
         #[test]
         fn a_set_is_a_set(links in proptest::collection::btree_set(0u8..LINKS_MAX, 0..64), count in 0u32..70, seed: u64) {
             let set: Links = links.iter().copied().collect();
-            prop_assert_eq!(set.iter().collect::<BTreeSet<_>>(), links.clone());
+            prop_assert_eq!(&set.iter().collect::<BTreeSet<_>>(), &links);
             prop_assert_eq!(set.len() as usize, links.len());
             for (rank, link) in links.iter().enumerate() {
                 prop_assert_eq!(set.rank(*link), rank);

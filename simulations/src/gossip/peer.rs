@@ -81,11 +81,11 @@ impl Peer {
         self.traffic
     }
 
-    /// Bytes that it takes in memory, on the heap too.
+    /// Bytes that it takes, on the heap too, where nothing has happened lately; `None` where it remembers something.
     #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        let of_memory = self.memory.as_ref().map_or(0, |_| size_of::<Memory>());
-        size_of::<Self>() + self.mesh_since.capacity() * size_of::<u32>() + of_memory
+    pub fn idle_bytes(&self) -> Option<usize> {
+        let bytes = size_of::<Self>() + self.mesh_since.capacity() * size_of::<u32>();
+        self.memory.is_none().then_some(bytes)
     }
 
     /// The first heartbeat is an interval after the initial delay.
