@@ -27,3 +27,4 @@ pub mod results;
 pub mod routing_herd;
 pub mod scenario;
 pub mod topology;
+pub mod world;

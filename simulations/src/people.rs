@@ -5,8 +5,18 @@
 //! is agreed, and one without a lie gets the honest answer.
 
 pub mod conduct;
+pub(crate) mod consumer;
+pub(crate) mod coordinator;
 pub mod demand;
 pub mod devices;
+pub(crate) mod job_text;
 pub mod liars;
 pub mod popularity;
 pub mod pricing;
+pub(crate) mod provider;
+pub(crate) mod publisher;
+
+/// Scenarios bound their numbers far below the largest one.
+pub(crate) fn whole(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -24,7 +24,7 @@ const fn mix(mut word: u64) -> u64 {
 
 impl Random {
     /// The numbers of one node at one event.
-    pub(super) const fn of_event(seed: u64, node: NodeId, at_us: u64, tie: u64) -> Self {
+    pub(crate) const fn of_event(seed: u64, node: NodeId, at_us: u64, tie: u64) -> Self {
         let word = mix(seed.wrapping_add(STEP)) ^ mix((node as u64).wrapping_mul(STEP));
         let word = mix(word.wrapping_add(at_us)) ^ mix(tie.wrapping_add(STEP));
         Self(mix(word))

@@ -1,0 +1,217 @@
+//! A consumer: a board, records of providers, channels, and jobs from the request to the last voucher, as the local
+//! endpoint of the shipped client has them.
+
+mod asking;
+mod attempts;
+mod funding;
+mod outcomes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gristmill_protocol::board::Board;
+use gristmill_protocol::channel::ConsumerChannel;
+use gristmill_protocol::coordinator_api::OpenChannelRequest;
+use gristmill_protocol::credits::Credits;
+use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::ids::ChannelId;
+use gristmill_protocol::routing::hedge::HedgePlan;
+use gristmill_protocol::routing::records::ProviderRecords;
+use gristmill_protocol::routing::retry::RetryPlan;
+use gristmill_protocol::session::consumer::ConsumerSession;
+use gristmill_protocol::usage::Price;
+use serde::{Deserialize, Serialize};
+
+use super::job_text::{self, Request};
+use super::provider::Wakening;
+use super::whole;
+use crate::engine::{Breach, NodeId};
+use crate::world::config::ConsumerGroup;
+use crate::world::event::{Envelope, JobId, Message, StreamId, Timer};
+use crate::world::kept::Kept;
+use crate::world::node::board_bytes;
+use crate::world::roster::Part;
+use crate::world::scene::Scene;
+
+/// A consumer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Consumer {
+    /// The place of its group in the scenario.
+    pub(crate) group: u16,
+    pub(crate) board: Kept<Board>,
+    records: ProviderRecords,
+    jobs: BTreeMap<JobId, Job>,
+    jobs_asked: u32,
+    channels: BTreeMap<ChannelId, Channel>,
+    /// Channels that the coordinator was asked for, by their count.
+    openings: BTreeMap<u32, Opening>,
+    channels_asked: u32,
+    /// What it received and owes for, in microcredits.
+    pub(crate) owed: u64,
+    pub(crate) served: u64,
+}
+
+/// One request of a program.
+#[derive(Debug, Serialize, Deserialize)]
+struct Job {
+    request: Request,
+    asked_us: u64,
+    retries: RetryPlan,
+    /// Who is not asked again in this round, and who only had no room.
+    tried: BTreeSet<AccountId>,
+    busy: BTreeSet<AccountId>,
+    /// Who failed before it had delivered anything, and may be asked in the next round.
+    failed: BTreeSet<AccountId>,
+    busy_wait_ms: Option<u64>,
+    /// How many were asked in this round and did more than say that they have no room.
+    attempts: u32,
+    attempts_ever: u32,
+    live: Vec<Attempt>,
+    hedge: HedgePlan,
+    /// Output tokens that came so far, from whomever.
+    got: u32,
+    first_us: Option<u64>,
+}
+
+/// One provider that is asked.
+#[derive(Debug, Serialize, Deserialize)]
+struct Attempt {
+    stream: StreamId,
+    provider: NodeId,
+    account: AccountId,
+    price: Price,
+    /// What pays, or will once the coordinator has answered.
+    channel: ChannelId,
+    cost_max: Credits,
+    /// What is asked of this one: tokens of the prompt and of the answer.
+    input_tokens: u32,
+    output_tokens: u32,
+    /// Nothing while the channel is being opened.
+    session: Option<Kept<ConsumerSession>>,
+    sent_us: u64,
+    first_us: Option<u64>,
+    got: u32,
+    arrives_us: u64,
+    looks_at_ms: u64,
+}
+
+/// A channel that pays.
+#[derive(Debug, Serialize, Deserialize)]
+struct Channel {
+    account: Kept<ConsumerChannel>,
+    provider: AccountId,
+    ticket: String,
+    /// No new job after this, Unix milliseconds: its provider needs time to redeem.
+    use_until_ms: u64,
+}
+
+/// A channel that the coordinator was asked for.
+#[derive(Debug, Serialize, Deserialize)]
+struct Opening {
+    request: OpenChannelRequest,
+    calls: u32,
+}
+
+impl Consumer {
+    /// A consumer of a group that has heard and asked nothing yet.
+    pub(crate) fn new(group: u16) -> Self {
+        Self {
+            group,
+            board: Kept::Awake(Board::default()),
+            records: ProviderRecords::default(),
+            jobs: BTreeMap::new(),
+            jobs_asked: 0,
+            channels: BTreeMap::new(),
+            openings: BTreeMap::new(),
+            channels_asked: 0,
+            owed: 0,
+            served: 0,
+        }
+    }
+
+    fn config<'a>(&self, scene: &Scene<'a, '_>) -> &'a ConsumerGroup {
+        scene.world.consumer_group(self.group)
+    }
+
+    /// Bytes of the entries of its maps.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        board_bytes(&self.board)
+            + self.jobs.len() * size_of::<(JobId, Job)>()
+            + self.channels.len() * size_of::<(ChannelId, Channel)>()
+    }
+
+    /// What is received on all channels and not promised, in microcredits.
+    pub(crate) fn unpromised(&self) -> u64 {
+        let accounts = self
+            .channels
+            .values()
+            .filter_map(|channel| channel.account.awake());
+        let unpromised = accounts.map(|account| account.owed().saturating_sub(account.promised()));
+        unpromised.map(Credits::microcredits).sum()
+    }
+
+    pub(crate) fn message(&mut self, envelope: Envelope, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
+        match envelope.message {
+            Message::ToConsumer { stream, frame } => self.frame(stream, frame, scene),
+            Message::StreamClosed { stream } => self.stream_closed(stream, scene),
+            Message::Ticket { channel, token } => self.opened(channel, token, scene),
+            Message::NoTicket {
+                channel,
+                is_out_of_credits,
+            } => {
+                self.not_opened(channel, is_out_of_credits, scene);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn timer(&mut self, timer: Timer, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
+        match timer {
+            Timer::Ask => self.ask(scene),
+            Timer::Retry(job) => self.route(job, scene),
+            Timer::Hedge(job) => self.hedge(job, scene),
+            Timer::GiveUp(job) => self.give_up(job, scene),
+            Timer::ConsumerDeadline(stream) => self.deadline(stream, scene),
+            Timer::Opening(count) => {
+                self.opening_is_late(count, scene);
+                Ok(())
+            }
+            Timer::Starter => {
+                scene.send(0, Message::AskStarter);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Wakes what was read from a snapshot.
+    pub(crate) fn wake(&mut self, scene: &Wakening<'_>) -> Result<(), String> {
+        let world = scene.world;
+        self.board
+            .wake(|snapshot| Board::restore(snapshot, |digest| world.catalogue.by_digest(digest)))
+            .map_err(|error| error.to_string())?;
+        for channel in self.channels.values_mut() {
+            channel
+                .account
+                .wake(|snapshot| ConsumerChannel::restore(snapshot, scene.keypair()))
+                .map_err(|error| error.to_string())?;
+        }
+        for attempt in self.jobs.values_mut().flat_map(|job| &mut job.live) {
+            let Part::Provider(group) = world.roster.part(attempt.provider) else {
+                continue;
+            };
+            let part = world
+                .config
+                .providers
+                .get(group)
+                .map_or(1, |group| whole(group.tokens_per_chunk.get()));
+            let answer = job_text::answer(attempt.output_tokens, part);
+            if let Some(session) = &mut attempt.session {
+                session
+                    .wake(|snapshot| ConsumerSession::restore(snapshot, &answer))
+                    .map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+}

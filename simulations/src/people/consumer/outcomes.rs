@@ -1,0 +1,176 @@
+//! How attempts and jobs end, and what is learned from it.
+
+use gristmill_protocol::job::RefusalCode;
+use gristmill_protocol::routing::records::RecordEvent;
+use gristmill_protocol::session::consumer::{ConsumerEvent, ConsumerFailure, ConsumerOutcome};
+use gristmill_protocol::usage::Unit;
+
+use super::attempts::milliseconds;
+use super::{Attempt, Consumer};
+use crate::engine::Breach;
+use crate::world::event::{JobId, StreamId};
+use crate::world::scene::Scene;
+use crate::world::tally::Unserved;
+
+impl Consumer {
+    /// A session is over.
+    pub(super) fn ended(
+        &mut self,
+        stream: StreamId,
+        outcome: ConsumerOutcome,
+        scene: &mut Scene<'_, '_>,
+    ) -> Result<(), Breach> {
+        let (job, now_ms) = (stream.job(), scene.now_ms());
+        let Some(asked) = self.jobs.get_mut(&job) else {
+            return Ok(());
+        };
+        let Some(place) = asked.live.iter().position(|attempt| attempt.stream == stream) else {
+            return Ok(());
+        };
+        let attempt = asked.live.remove(place);
+        self.records.note(attempt.account, RecordEvent::JobEnded, now_ms);
+        match outcome.result {
+            Ok(_) => {
+                self.delivered(&attempt, outcome.usage.count(Unit::OutputToken), scene);
+                self.end_served(job, scene);
+                Ok(())
+            }
+            Err(failure) => self.attempt_failed(job, &attempt, &failure, scene),
+        }
+    }
+
+    fn delivered(&mut self, attempt: &Attempt, output_tokens: u64, scene: &Scene<'_, '_>) {
+        let first_us = attempt.first_us.unwrap_or(attempt.sent_us);
+        let output_ms = milliseconds(scene.now_us().saturating_sub(first_us) / 1_000);
+        let delivered = RecordEvent::Delivered {
+            output_tokens,
+            output_ms,
+        };
+        self.records.note(attempt.account, delivered, scene.now_ms());
+    }
+
+    fn attempt_failed(
+        &mut self,
+        job: JobId,
+        attempt: &Attempt,
+        failure: &ConsumerFailure,
+        scene: &mut Scene<'_, '_>,
+    ) -> Result<(), Breach> {
+        let (now_ms, account) = (scene.now_ms(), attempt.account);
+        let continuation = self.config(scene).continuation;
+        let Some(asked) = self.jobs.get_mut(&job) else {
+            return Ok(());
+        };
+        scene.tell(Some(job), || format!("Node {}: {failure}.", attempt.provider));
+        match failure {
+            ConsumerFailure::Refused(refused) => {
+                scene.tally.refused += 1;
+                if refused.code == RefusalCode::Busy {
+                    scene.tally.busy += 1;
+                    let retry_after_ms = u64::from(refused.retry_after_ms);
+                    asked.busy.insert(account);
+                    asked.busy_wait_ms = Some(
+                        asked
+                            .busy_wait_ms
+                            .map_or(retry_after_ms, |known| known.min(retry_after_ms)),
+                    );
+                    self.records
+                        .note(account, RecordEvent::Busy { retry_after_ms }, now_ms);
+                } else {
+                    asked.attempts += 1;
+                    self.retire(attempt, refused.code);
+                }
+            }
+            ConsumerFailure::Misbehaved(_) => {
+                scene.tally.misbehaved += 1;
+                asked.attempts += 1;
+                self.records.note(account, RecordEvent::Misbehaved, now_ms);
+            }
+            // Told to stop: the other one of a pair was faster, or the program has left.
+            ConsumerFailure::Cancelled => {}
+            ConsumerFailure::Failed(_)
+            | ConsumerFailure::AboveReservation(_)
+            | ConsumerFailure::Disconnected
+            | ConsumerFailure::TimedOut => {
+                asked.attempts += 1;
+                if attempt.got == 0 {
+                    asked.failed.insert(account);
+                }
+                self.records.note(account, RecordEvent::Failed, now_ms);
+            }
+        }
+        let Some(asked) = self.jobs.get_mut(&job) else {
+            return Ok(());
+        };
+        if !asked.live.is_empty() {
+            return Ok(());
+        }
+        if asked.got >= asked.request.output_tokens {
+            self.end_served(job, scene);
+            return Ok(());
+        }
+        if asked.got > 0 && !continuation {
+            self.end_unserved(job, Unserved::BrokeOff, scene);
+            return Ok(());
+        }
+        if attempt.got > 0 {
+            asked.attempts = 0;
+            scene.tally.continuations += 1;
+            let got = asked.got;
+            scene.tell(Some(job), || {
+                format!("It broke off after {got} tokens; the rest is bought elsewhere.")
+            });
+        }
+        self.route(job, scene)
+    }
+
+    /// A channel that its provider does not take any more is not used again.
+    fn retire(&mut self, attempt: &Attempt, code: RefusalCode) {
+        let is_of_channel = matches!(code, RefusalCode::ChannelExhausted | RefusalCode::InvalidTicket);
+        if let Some(channel) = self.channels.get_mut(&attempt.channel).filter(|_| is_of_channel) {
+            channel.use_until_ms = 0;
+        }
+    }
+
+    fn end_served(&mut self, job: JobId, scene: &mut Scene<'_, '_>) {
+        let Some(asked) = self.jobs.remove(&job) else {
+            return;
+        };
+        let took_ms = (scene.now_us() - asked.asked_us) / 1_000;
+        self.served += 1;
+        scene.tally.served += 1;
+        scene.tally.answer_ms.add(took_ms);
+        scene.trace(SERVED, job.0);
+        scene.tell(Some(job), || {
+            format!("The answer is complete after {took_ms} ms.")
+        });
+    }
+
+    /// The program is told why there is no answer.
+    pub(super) fn end_unserved(&mut self, job: JobId, why: Unserved, scene: &mut Scene<'_, '_>) {
+        if self.jobs.remove(&job).is_some() {
+            scene.tally.unserved(why);
+            scene.trace(UNSERVED, job.0);
+            scene.tell(Some(job), || {
+                format!("The program is told: {}.", why.name().replace('_', " "))
+            });
+        }
+    }
+
+    /// The program waits no longer.
+    pub(super) fn give_up(&mut self, job: JobId, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
+        let Some(asked) = self.jobs.get(&job) else {
+            return Ok(());
+        };
+        let streams: Vec<StreamId> = asked.live.iter().map(|attempt| attempt.stream).collect();
+        for stream in streams {
+            self.session_event(stream, ConsumerEvent::Reject, scene)?;
+        }
+        self.end_unserved(job, Unserved::TooLate, scene);
+        Ok(())
+    }
+}
+
+/// What a trace says of a job's end.
+const SERVED: u64 = 5;
+const UNSERVED: u64 = 6;

@@ -1,0 +1,243 @@
+//! A provider: slots, engines, sessions, channels and listings, as a node has them.
+
+mod engine;
+mod jobs;
+mod listings;
+mod money;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use gristmill_protocol::channel::ProviderChannel;
+use gristmill_protocol::codec::canonical;
+use gristmill_protocol::credits::Credits;
+use gristmill_protocol::identity::Signed;
+use gristmill_protocol::ids::ChannelId;
+use gristmill_protocol::session::provider::ProviderSession;
+use gristmill_protocol::session::restore::RestoreError;
+use gristmill_protocol::tokens::TicketClaims;
+use gristmill_protocol::usage::Price;
+use gristmill_protocol::voucher::Voucher;
+use serde::{Deserialize, Serialize};
+
+use super::coordinator::amount;
+use super::job_text;
+use crate::engine::{Breach, NodeId};
+use crate::world::config::ProviderGroup;
+use crate::world::event::{Envelope, Message, StreamId, Timer};
+use crate::world::kept::Kept;
+use crate::world::scene::Scene;
+
+use self::engine::Engine;
+
+/// A provider.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Provider {
+    /// The place of its group in the scenario.
+    pub(crate) group: u16,
+    jobs: BTreeMap<StreamId, Job>,
+    /// Jobs whose engine has not begun, in the order in which they came.
+    queue: VecDeque<StreamId>,
+    /// How many engines run.
+    running: u32,
+    channels: BTreeMap<ChannelId, Channel>,
+    is_persisting: bool,
+    price: Price,
+    published: u32,
+    /// When the last listing was published, in microseconds, and whether it had a free slot.
+    said_us: u64,
+    said_free: bool,
+    /// When it is published again at the latest, and when the next look is planned, in microseconds.
+    renews_us: u64,
+    looks_us: u64,
+    /// When vouchers are handed in next, in microseconds.
+    hands_in_us: u64,
+    /// Everything that the coordinator has paid, before fees, in microcredits.
+    pub(crate) settled: u64,
+    /// What it delivered in all, in microcredits.
+    pub(crate) delivered: u64,
+    /// Microseconds of its slots that engines used.
+    pub(crate) busy_us: u64,
+}
+
+/// One job.
+#[derive(Debug, Serialize, Deserialize)]
+struct Job {
+    session: Kept<ProviderSession>,
+    channel: ChannelId,
+    engine: Engine,
+    input_tokens: u32,
+    output_tokens: u32,
+    /// When the last frame arrives at the consumer.
+    arrives_us: u64,
+    /// For when a look at the deadline is planned, Unix milliseconds.
+    looks_at_ms: u64,
+}
+
+/// A channel, and what is known of its money.
+#[derive(Debug, Serialize, Deserialize)]
+struct Channel {
+    account: ProviderChannel,
+    ticket: TicketClaims,
+    token_digest: [u8; 32],
+    /// The highest voucher on the own disk.
+    #[serde(with = "canonical")]
+    persisted: Option<Signed<Voucher>>,
+    /// What the coordinator has paid so far.
+    settled: Credits,
+}
+
+impl Provider {
+    /// A provider of a group.
+    pub(crate) fn new(group: u16, config: &ProviderGroup) -> Self {
+        Self {
+            group,
+            jobs: BTreeMap::new(),
+            queue: VecDeque::new(),
+            running: 0,
+            channels: BTreeMap::new(),
+            is_persisting: false,
+            price: Price::per_million_tokens(
+                amount(config.input_price.get()),
+                amount(config.output_price.get()),
+            ),
+            published: 0,
+            said_us: 0,
+            said_free: false,
+            renews_us: 0,
+            looks_us: 0,
+            hands_in_us: 0,
+            settled: 0,
+            delivered: 0,
+            busy_us: 0,
+        }
+    }
+
+    fn config<'a>(&self, scene: &Scene<'a, '_>) -> &'a ProviderGroup {
+        scene.world.provider_group(self.group)
+    }
+
+    /// Bytes of the entries of its maps.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.jobs.len() * size_of::<(StreamId, Job)>()
+            + self.channels.len() * (size_of::<(ChannelId, Channel)>() + 2 * size_of::<Signed<Voucher>>())
+    }
+
+    /// How many jobs run or wait.
+    pub(crate) fn jobs(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// What was delivered on channels that live and is not promised.
+    pub(crate) fn unpaid(&self) -> u64 {
+        let unpaid = |channel: &Channel| channel.account.unpaid().microcredits();
+        self.channels.values().map(unpaid).sum()
+    }
+
+    /// The most that is unpaid on one channel, and the window that bounds it.
+    pub(crate) fn unpaid_most(&self) -> Option<(Credits, Credits)> {
+        let of = |channel: &Channel| (channel.account.unpaid(), channel.account.window());
+        self.channels.values().map(of).max()
+    }
+
+    pub(crate) fn message(&mut self, envelope: Envelope, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
+        let Envelope { from, message } = envelope;
+        match message {
+            Message::ToProvider { stream, frame } => self.frame(stream, from, frame, scene)?,
+            Message::StreamClosed { stream } => self.stream_closed(stream, scene)?,
+            Message::Settled { paid } => self.paid(paid),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn timer(&mut self, timer: Timer, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
+        match timer {
+            Timer::Listing => self.look_at_listing(scene)?,
+            Timer::Engine(stream) => self.engine_made(stream, scene)?,
+            Timer::ProviderDeadline(stream) => self.deadline(stream, scene)?,
+            Timer::Persist => self.persist(scene),
+            Timer::HandIn => self.hand_in(scene),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// It stops, and forgets everything that is not on its disk. A crash takes leave of nobody.
+    pub(crate) fn goes_down(&mut self, crash: bool, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
+        scene.tally.departures += 1;
+        scene.tell(None, || {
+            if crash {
+                "It crashes.".to_owned()
+            } else {
+                "It leaves.".to_owned()
+            }
+        });
+        if !crash {
+            self.take_leave(scene)?;
+            self.persist(scene);
+        }
+        for (stream, job) in std::mem::take(&mut self.jobs) {
+            let consumer = stream.consumer();
+            if crash {
+                scene.break_stream(consumer, stream);
+            } else {
+                let mut arrives_us = job.arrives_us;
+                scene.send_after(consumer, Message::StreamClosed { stream }, &mut arrives_us);
+            }
+        }
+        self.queue.clear();
+        self.running = 0;
+        for channel in self.channels.values_mut() {
+            let promised = channel.account.vouchered().microcredits();
+            let kept = channel
+                .persisted
+                .as_ref()
+                .map_or(0, |voucher| voucher.content_unchecked().cumulative.microcredits());
+            scene.tally.lost_vouchers += promised - kept.min(promised);
+            scene.tally.unpaid += channel.account.unpaid().microcredits();
+            channel.account = ProviderChannel::new(
+                &channel.ticket,
+                channel.account.window(),
+                channel.persisted.clone(),
+            );
+        }
+        self.is_persisting = false;
+        Ok(())
+    }
+
+    /// It is back, with what its disk has.
+    pub(crate) fn comes_back(&mut self, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
+        scene.tell(None, || "It is back.".to_owned());
+        self.look_at_listing(scene)?;
+        self.begin_hand_ins(scene);
+        Ok(())
+    }
+
+    /// Wakes what was read from a snapshot.
+    pub(crate) fn wake(&mut self, scene: &Wakening<'_>) -> Result<(), RestoreError> {
+        let part = scene.tokens_per_chunk(self.group);
+        for job in self.jobs.values_mut() {
+            let made = job.engine.handed_over(part);
+            let output = job_text::answer(made, part);
+            job.session
+                .wake(|snapshot| ProviderSession::restore(snapshot, scene.keypair(), &[], &output))?;
+        }
+        Ok(())
+    }
+}
+
+/// What waking a node takes.
+pub(crate) struct Wakening<'a> {
+    pub(crate) world: &'a crate::world::MarketWorld,
+    pub(crate) node: NodeId,
+}
+
+impl Wakening<'_> {
+    pub(crate) fn keypair(&self) -> gristmill_protocol::identity::Keypair {
+        self.world.keys.keypair(self.node)
+    }
+
+    pub(crate) fn tokens_per_chunk(&self, group: u16) -> u32 {
+        super::whole(self.world.provider_group(group).tokens_per_chunk.get())
+    }
+}

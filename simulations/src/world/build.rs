@@ -1,0 +1,140 @@
+//! A market before its first event: nodes, endowments, and what is to happen first.
+
+use gristmill_protocol::board::Board;
+
+use super::config::{Boards, FaultKind, MarketConfig};
+use super::event::{Event, Timer};
+use super::kept::Kept;
+use super::node::{Node, Role, Shard};
+use super::roster::Part;
+use super::scene::Scene;
+use super::{EPOCH_MS, MarketWorld};
+use crate::engine::random::Random;
+use crate::engine::{NodeId, Simulation, node_at, nodes_of_shard};
+use crate::people::consumer::Consumer;
+use crate::people::coordinator::{self, Coordinator};
+use crate::people::provider::Provider;
+use crate::people::publisher::Publisher;
+
+/// Consumers begin to ask after this, so that listings are there and gossip has found together, in microseconds.
+const ASK_FROM_US: u64 = 20_000_000;
+
+/// A market that is ready to run.
+#[must_use]
+pub fn build(config: MarketConfig, seed: u64) -> Simulation<MarketWorld> {
+    let world = MarketWorld::new(config, seed);
+    let nodes = world.roster.nodes();
+    let mut states: Vec<Shard> = (0..crate::engine::SHARDS)
+        .map(|shard| states_of(&world, shard))
+        .collect();
+    let mut simulation = Simulation::new(world, seed, nodes, |shard| {
+        states.get_mut(shard).map(std::mem::take).unwrap_or_default()
+    });
+    schedule(&mut simulation, seed);
+    simulation
+}
+
+fn states_of(world: &MarketWorld, shard: usize) -> Shard {
+    let nodes = nodes_of_shard(world.roster.nodes(), shard);
+    let state = |slot| {
+        let role = role(world, node_at(shard, slot)).map(Box::new);
+        Node {
+            // Providers go online one after the other.
+            is_down: matches!(role.as_deref(), Some(Role::Provider(_))),
+            role,
+            ..Node::default()
+        }
+    };
+    Shard {
+        nodes: (0..nodes).map(state).collect(),
+        is_awake: true,
+        ..Shard::default()
+    }
+}
+
+fn role(world: &MarketWorld, node: NodeId) -> Option<Role> {
+    let number = |group: usize| u16::try_from(group).unwrap_or(u16::MAX);
+    match world.roster.part(node) {
+        Part::Coordinator => Some(Role::Coordinator(coordinator(world))),
+        Part::Provider(group) => {
+            let config = world.config.providers.get(group)?;
+            Some(Role::Provider(Provider::new(number(group), config)))
+        }
+        Part::Consumer(group) => Some(Role::Consumer(Consumer::new(number(group)))),
+        Part::Publisher => Some(Role::Publisher(Publisher::default())),
+        Part::Bystander => {
+            (world.config.boards == Boards::Everyone).then(|| Role::Reader(Kept::Awake(Board::default())))
+        }
+    }
+}
+
+fn coordinator(world: &MarketWorld) -> Coordinator {
+    let mut coordinator = Coordinator::default();
+    for node in world.roster.consumers() {
+        if let Part::Consumer(group) = world.roster.part(node)
+            && let Some(config) = world.config.consumers.get(group)
+        {
+            let amount = coordinator::amount(config.credits.get());
+            // Refused only where all amounts together pass the largest one; the account is poor then.
+            let _ = coordinator.endow(node, world.account(node), amount, EPOCH_MS);
+        }
+    }
+    coordinator
+}
+
+fn schedule(simulation: &mut Simulation<MarketWorld>, seed: u64) {
+    let (world, _) = simulation.parts();
+    let (roster, config) = (world.roster.clone(), world.config.clone());
+    for node in 0..roster.keyed() {
+        let mut random = Random::of_purpose(seed, "first event", u64::from(node));
+        match roster.part(node) {
+            Part::Coordinator => {
+                let every_us = config.coordinator.sweep_every_s.get() * 1_000_000;
+                simulation.schedule(every_us, node, Event::Timer(Timer::Sweep));
+            }
+            Part::Provider(_) => simulation.schedule(random.below(5_000_000), node, Event::Timer(Timer::Up)),
+            Part::Consumer(group) => {
+                let Some(group) = config.consumers.get(group) else {
+                    continue;
+                };
+                let first_us = ASK_FROM_US + random.exponential(group.ask_every_s.get() * 1_000_000);
+                simulation.schedule(first_us, node, Event::Timer(Timer::Ask));
+                if group.starter {
+                    simulation.schedule(random.below(10_000_000), node, Event::Timer(Timer::Starter));
+                }
+            }
+            Part::Publisher => {
+                let every_us = config.publishers.publish_every_s.get() * 1_000_000;
+                simulation.schedule(random.below(every_us), node, Event::Timer(Timer::Listing));
+            }
+            Part::Bystander => {}
+        }
+    }
+    for (number, fault) in (0_u32..).zip(&config.faults) {
+        let at_us = fault.at_s.get() * 1_000_000;
+        match fault.kind {
+            FaultKind::Outage => simulation.schedule(at_us, 0, Event::Fault(number)),
+            FaultKind::Crash => {
+                for node in roster.providers() {
+                    simulation.schedule(at_us, node, Event::Fault(number));
+                }
+            }
+        }
+    }
+}
+
+/// A provider that is online now goes offline some day, and comes back.
+pub(super) fn plan_departure(group: u16, scene: &mut Scene<'_, '_>) {
+    let config = scene.world.provider_group(group);
+    let (online_s, offline_s) = (config.online_s.get(), config.offline_s.get());
+    if online_s == 0 {
+        return;
+    }
+    let crash_share = config.crashes.get();
+    let random = scene.random();
+    let stays_us = random.exponential(online_s * 1_000_000).max(1);
+    let away_us = random.exponential(offline_s * 1_000_000).max(1_000_000);
+    let crash = random.chance(crash_share);
+    scene.after(stays_us, Timer::Down { crash });
+    scene.after(stays_us + away_us, Timer::Up);
+}

@@ -1,0 +1,275 @@
+//! What a market is made of, as a scenario says it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::scenario::{Bounded, Fraction};
+
+/// An amount of microcredits.
+pub type Micro = Bounded<0, 1_000_000_000_000>;
+
+/// A market and how long it is watched.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MarketConfig {
+    /// How long the run takes, in seconds of virtual time.
+    pub duration_s: Bounded<1, 31_536_000>,
+    /// How messages travel.
+    #[serde(default)]
+    pub links: LinksConfig,
+    /// Who keeps the ledger.
+    #[serde(default)]
+    pub coordinator: CoordinatorConfig,
+    /// Who serves.
+    #[serde(default)]
+    pub providers: Vec<ProviderGroup>,
+    /// Who asks.
+    #[serde(default)]
+    pub consumers: Vec<ConsumerGroup>,
+    /// Who publishes listings and does nothing else.
+    #[serde(default)]
+    pub publishers: PublisherConfig,
+    /// How many relay gossip and do nothing else.
+    #[serde(default = "bounded::<0, 10_000_000, 0>")]
+    pub bystanders: Bounded<0, 10_000_000>,
+    /// Who keeps the listings that it hears.
+    #[serde(default)]
+    pub boards: Boards,
+    /// What goes wrong.
+    #[serde(default)]
+    pub faults: Vec<FaultConfig>,
+}
+
+/// Who keeps the listings that it hears.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Boards {
+    /// Those who need them.
+    #[default]
+    Consumers,
+    /// Bystanders too, as real nodes do.
+    Everyone,
+}
+
+/// How messages travel.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LinksConfig {
+    /// How many neighbours each node has on the gossip mesh; even.
+    pub degree: Bounded<2, 32>,
+    /// Shortest latency in milliseconds.
+    pub latency_min_ms: Bounded<1, 60_000>,
+    /// Longest latency in milliseconds.
+    pub latency_max_ms: Bounded<1, 60_000>,
+}
+
+impl Default for LinksConfig {
+    fn default() -> Self {
+        Self {
+            degree: Bounded::nearest(8),
+            latency_min_ms: Bounded::nearest(10),
+            latency_max_ms: Bounded::nearest(100),
+        }
+    }
+}
+
+/// Who keeps the ledger, and by which rules.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CoordinatorConfig {
+    /// Its share of what is settled, in 1/10,000.
+    pub fee_basis_points: Bounded<0, 10_000>,
+    /// What a new account may have to try the market, in microcredits.
+    pub starter_grant: Micro,
+    /// What all starter grants of a day may come to, in microcredits.
+    pub starter_daily_budget: Micro,
+    /// How long a write takes to be on disk, in microseconds; twice that at most.
+    pub disk_us: Bounded<1, 10_000_000>,
+    /// The largest limit of a channel, in microcredits.
+    pub channel_limit_max: Micro,
+    /// The longest life of a channel, in seconds.
+    pub channel_life_max_s: Bounded<60, 31_536_000>,
+    /// Seconds between two looks for channels whose time is over.
+    pub sweep_every_s: Bounded<1, 3_600>,
+}
+
+impl Default for CoordinatorConfig {
+    fn default() -> Self {
+        Self {
+            fee_basis_points: Bounded::nearest(250),
+            starter_grant: Bounded::nearest(1_000_000),
+            starter_daily_budget: Bounded::nearest(100_000_000),
+            disk_us: Bounded::nearest(2_000),
+            channel_limit_max: Bounded::nearest(100_000_000),
+            channel_life_max_s: Bounded::nearest(86_400),
+            sweep_every_s: Bounded::nearest(10),
+        }
+    }
+}
+
+/// Providers that are alike.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderGroup {
+    /// The name in results.
+    pub name: String,
+    /// How many.
+    pub count: Bounded<0, 100_000>,
+    /// The models on offer.
+    #[serde(default = "one_model")]
+    pub models: Vec<String>,
+    /// How many jobs run at once.
+    #[serde(default = "bounded::<1, 1_000, 4>")]
+    pub slots: Bounded<1, 1_000>,
+    /// How many jobs wait for a slot at most.
+    #[serde(default = "bounded::<0, 1_000, 4>")]
+    pub queue: Bounded<0, 1_000>,
+    /// Input tokens that one slot reads in a second.
+    #[serde(default = "bounded::<1, 1_000_000, 2_000>")]
+    pub input_tokens_per_s: Bounded<1, 1_000_000>,
+    /// Output tokens that one slot writes in a second.
+    #[serde(default = "bounded::<1, 100_000, 50>")]
+    pub output_tokens_per_s: Bounded<1, 100_000>,
+    /// How many output tokens come in one message: more of them cost fewer events.
+    #[serde(default = "bounded::<1, 4_096, 16>")]
+    pub tokens_per_chunk: Bounded<1, 4_096>,
+    /// Microcredits per million input tokens.
+    #[serde(default = "bounded::<0, 1_000_000_000_000, 100_000>")]
+    pub input_price: Micro,
+    /// Microcredits per million output tokens.
+    #[serde(default = "bounded::<0, 1_000_000_000_000, 400_000>")]
+    pub output_price: Micro,
+    /// Most unpaid work that is extended on a channel, in microcredits.
+    #[serde(default = "bounded::<0, 1_000_000_000_000, 50_000>")]
+    pub credit_window: Micro,
+    /// Seconds between two listings.
+    #[serde(default = "bounded::<5, 600, 60>")]
+    pub publish_every_s: Bounded<5, 600>,
+    /// Seconds between two hand-ins of vouchers.
+    #[serde(default = "bounded::<1, 86_400, 60>")]
+    pub hand_in_every_s: Bounded<1, 86_400>,
+    /// Mean seconds that a provider stays online; 0: for ever.
+    #[serde(default = "bounded::<0, 31_536_000, 0>")]
+    pub online_s: Bounded<0, 31_536_000>,
+    /// Mean seconds that it is away then.
+    #[serde(default = "bounded::<1, 31_536_000, 600>")]
+    pub offline_s: Bounded<1, 31_536_000>,
+    /// The share of departures without a word.
+    #[serde(default = "none")]
+    pub crashes: Fraction,
+}
+
+/// Consumers that are alike.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsumerGroup {
+    /// The name in results.
+    pub name: String,
+    /// How many.
+    pub count: Bounded<0, 100_000>,
+    /// The models that are asked for, the most popular one first.
+    #[serde(default = "one_model")]
+    pub models: Vec<String>,
+    /// Mean seconds between two requests of one consumer.
+    #[serde(default = "bounded::<1, 31_536_000, 60>")]
+    pub ask_every_s: Bounded<1, 31_536_000>,
+    /// Mean tokens of a prompt.
+    #[serde(default = "bounded::<1, 100_000, 500>")]
+    pub input_tokens: Bounded<1, 100_000>,
+    /// Mean tokens of an answer.
+    #[serde(default = "bounded::<1, 100_000, 200>")]
+    pub output_tokens: Bounded<1, 100_000>,
+    /// Microcredits that each has at the beginning.
+    #[serde(default = "bounded::<0, 1_000_000_000_000, 10_000_000>")]
+    pub credits: Micro,
+    /// Whether it asks for starter credits.
+    #[serde(default)]
+    pub starter: bool,
+    /// What a channel usually holds, in microcredits.
+    #[serde(default = "bounded::<0, 1_000_000_000_000, 1_000_000>")]
+    pub channel_limit: Micro,
+    /// How long a channel lives, in seconds.
+    #[serde(default = "bounded::<60, 31_536_000, 3_600>")]
+    pub channel_life_s: Bounded<60, 31_536_000>,
+    /// The highest price per million of any token, in microcredits; 0: any.
+    #[serde(default = "bounded::<0, 1_000_000_000_000, 0>")]
+    pub max_price: Micro,
+    /// How many providers are asked in a round.
+    #[serde(default = "bounded::<1, 16, 3>")]
+    pub attempts: Bounded<1, 16>,
+    /// For how many seconds a program waits for its answer.
+    #[serde(default = "bounded::<1, 3_600, 120>")]
+    pub patience_s: Bounded<1, 3_600>,
+    /// Whether a second provider is asked where the first one is late.
+    #[serde(default = "yes")]
+    pub hedging: bool,
+    /// Whether the rest of an answer that broke off is bought elsewhere.
+    #[serde(default = "yes")]
+    pub continuation: bool,
+}
+
+/// Who publishes listings and does nothing else: the load of a large market on gossip.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PublisherConfig {
+    /// How many.
+    pub count: Bounded<0, 1_000_000>,
+    /// Seconds between two listings of one publisher.
+    pub publish_every_s: Bounded<5, 600>,
+    /// How many offers a listing has, which decides its size.
+    pub offers: Bounded<1, 32>,
+}
+
+impl Default for PublisherConfig {
+    fn default() -> Self {
+        Self {
+            count: Bounded::nearest(0),
+            publish_every_s: Bounded::nearest(60),
+            offers: Bounded::nearest(2),
+        }
+    }
+}
+
+/// Something that goes wrong for a while.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultConfig {
+    /// What.
+    pub kind: FaultKind,
+    /// When it begins, in seconds.
+    pub at_s: Bounded<0, 31_536_000>,
+    /// For how many seconds.
+    pub for_s: Bounded<1, 31_536_000>,
+    /// Whose share it hits, where it hits many.
+    #[serde(default = "all")]
+    pub share: Fraction,
+}
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// The coordinator answers nobody.
+    Outage,
+    /// A share of the providers crashes.
+    Crash,
+}
+
+const fn bounded<const MIN: u64, const MAX: u64, const DEFAULT: u64>() -> Bounded<MIN, MAX> {
+    Bounded::nearest(DEFAULT)
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn none() -> Fraction {
+    Fraction::percent(0)
+}
+
+const fn all() -> Fraction {
+    Fraction::percent(100)
+}
+
+fn one_model() -> Vec<String> {
+    vec!["guide-8b".to_owned()]
+}

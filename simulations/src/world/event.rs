@@ -1,0 +1,240 @@
+//! What happens in the market: timers, gossip, and messages between its people.
+
+use gristmill_protocol::codec;
+use gristmill_protocol::coordinator_api::OpenChannelRequest;
+use gristmill_protocol::credits::Credits;
+use gristmill_protocol::identity::Signed;
+use gristmill_protocol::ids::ChannelId;
+use gristmill_protocol::job::{ConsumerFrame, ProviderFrame};
+use gristmill_protocol::voucher::Voucher;
+use serde::{Deserialize, Serialize};
+
+use super::catalogue::MessageId;
+use crate::engine::NodeId;
+use gristmill_protocol::codec::canonical;
+
+/// What can happen to a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// A listing arrived from a neighbour.
+    Gossip(MessageId),
+    /// Something that the node waited for is due.
+    Timer(Timer),
+    /// A message arrived.
+    Message(Box<Envelope>),
+    /// A fault of the scenario begins or ends: its place in the list.
+    Fault(u32),
+}
+
+/// One job of a consumer: the consumer's number and its count of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct JobId(pub u64);
+
+/// How many bits of a [`StreamId`] count the attempts of one job.
+const ATTEMPT_BITS: u32 = 6;
+/// Most attempts that one job can make.
+pub const ATTEMPTS_MAX: u32 = 1 << ATTEMPT_BITS;
+
+impl JobId {
+    /// The so-manieth job of a consumer.
+    #[must_use]
+    pub const fn new(consumer: NodeId, count: u32) -> Self {
+        Self((consumer as u64) << 32 | count as u64)
+    }
+
+    /// Who asked.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the upper half of 64 bits has 32")]
+    pub const fn consumer(self) -> NodeId {
+        (self.0 >> 32) as NodeId
+    }
+
+    /// The stream of one attempt, counted from 0.
+    #[must_use]
+    pub const fn stream(self, attempt: u32) -> StreamId {
+        let count = (self.0 & 0xffff_ffff) << ATTEMPT_BITS;
+        StreamId(self.0 >> 32 << 32 | (count | (attempt % ATTEMPTS_MAX) as u64) & 0xffff_ffff)
+    }
+}
+
+/// The job stream of one attempt: a job may be asked of several providers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StreamId(pub u64);
+
+impl StreamId {
+    /// The job that it carries.
+    #[must_use]
+    pub const fn job(self) -> JobId {
+        JobId(self.0 >> 32 << 32 | (self.0 & 0xffff_ffff) >> ATTEMPT_BITS)
+    }
+
+    /// Who opened it.
+    #[must_use]
+    pub const fn consumer(self) -> NodeId {
+        self.job().consumer()
+    }
+}
+
+/// What a node waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Timer {
+    /// The next listing, or a look whether one is due.
+    Listing,
+    /// The next request of a consumer.
+    Ask,
+    /// Somebody who has nobody left to ask may ask again.
+    Retry(JobId),
+    /// The first output may be late.
+    Hedge(JobId),
+    /// The program has waited long enough.
+    GiveUp(JobId),
+    /// The deadline of a consumer's session may have come.
+    ConsumerDeadline(StreamId),
+    /// The coordinator may not have answered.
+    Opening(u32),
+    /// A consumer asks for its starter credits.
+    Starter,
+    /// The engine made the next part of an answer.
+    Engine(StreamId),
+    /// The deadline of a provider's session may have come.
+    ProviderDeadline(StreamId),
+    /// Vouchers that came lately are on disk.
+    Persist,
+    /// Vouchers are handed in.
+    HandIn,
+    /// A write of the coordinator is on its disk.
+    Synced,
+    /// The coordinator ends channels whose time is over.
+    Sweep,
+    /// The node goes offline: without a word, or taking leave.
+    Down {
+        /// Whether it crashes.
+        crash: bool,
+    },
+    /// The node is back.
+    Up,
+}
+
+/// A message and who sent it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Who sent it.
+    pub from: NodeId,
+    /// What it says.
+    pub message: Message,
+}
+
+/// What people say to each other. Calls to the coordinator stand for its HTTP interface; frames are those of job
+/// streams.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Message {
+    /// A consumer wants its starter credits.
+    AskStarter,
+    /// What it was given; nothing where it was refused.
+    Granted {
+        /// How much.
+        amount: Credits,
+    },
+    /// A consumer wants credits held for a provider.
+    OpenChannel(OpenChannelRequest),
+    /// They are held.
+    Ticket {
+        /// The channel.
+        channel: ChannelId,
+        /// The coordinator's signed word, a compact JWS.
+        token: String,
+    },
+    /// They are not.
+    NoTicket {
+        /// The channel.
+        channel: ChannelId,
+        /// Whether the consumer has too few credits.
+        is_out_of_credits: bool,
+    },
+    /// A provider hands vouchers in.
+    HandIn {
+        /// At most one a channel.
+        #[serde(with = "canonical")]
+        vouchers: Vec<Signed<Voucher>>,
+    },
+    /// What each channel has paid so far.
+    Settled {
+        /// In the order of the hand-in; nothing where a voucher was refused.
+        paid: Vec<(ChannelId, Option<Credits>)>,
+    },
+    /// From a consumer, on a job stream.
+    ToProvider {
+        /// Which stream.
+        stream: StreamId,
+        /// What.
+        #[serde(with = "canonical")]
+        frame: ConsumerFrame,
+    },
+    /// From a provider, on a job stream.
+    ToConsumer {
+        /// Which stream.
+        stream: StreamId,
+        /// What.
+        #[serde(with = "canonical")]
+        frame: ProviderFrame,
+    },
+    /// The stream is closed or broken.
+    StreamClosed {
+        /// Which stream.
+        stream: StreamId,
+    },
+}
+
+/// Bytes of an HTTP call beside its body: method, path, headers and the caller's token.
+const CALL_BYTES: usize = 800;
+/// Bytes of a packet with nothing in it.
+const PACKET_BYTES: usize = 60;
+
+impl Message {
+    /// Bytes on the wire, headers of packets apart.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::AskStarter | Self::Granted { .. } | Self::NoTicket { .. } => CALL_BYTES,
+            Self::OpenChannel(_) => CALL_BYTES + 150,
+            Self::Ticket { token, .. } => CALL_BYTES + token.len(),
+            Self::HandIn { vouchers } => {
+                CALL_BYTES
+                    + vouchers
+                        .iter()
+                        .map(|voucher| codec::encode(voucher).len())
+                        .sum::<usize>()
+            }
+            Self::Settled { paid } => CALL_BYTES + 60 * paid.len(),
+            Self::ToProvider { frame, .. } => codec::encode(frame).len(),
+            Self::ToConsumer { frame, .. } => codec::encode(frame).len(),
+            Self::StreamClosed { .. } => PACKET_BYTES,
+        };
+        bytes as u64
+    }
+
+    /// The stream that it belongs to.
+    #[must_use]
+    pub const fn stream(&self) -> Option<StreamId> {
+        match self {
+            Self::ToProvider { stream, .. }
+            | Self::ToConsumer { stream, .. }
+            | Self::StreamClosed { stream } => Some(*stream),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_small_and_numbers_come_back() {
+        assert!(size_of::<Event>() <= 24, "{}", size_of::<Event>());
+        let job = JobId::new(7, 9_000);
+        let stream = job.stream(63);
+        assert_eq!((stream.job(), stream.consumer(), job.consumer()), (job, 7, 7));
+        assert!(job.stream(1) != job.stream(2));
+    }
+}

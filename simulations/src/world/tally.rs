@@ -1,0 +1,267 @@
+//! What is counted while a market runs.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a request was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Unserved {
+    /// Nobody offers what is asked for, at such a price.
+    NoOffer,
+    /// All who could have served were busy or failed.
+    NobodyLeft,
+    /// The credits are used up.
+    NoCredits,
+    /// No channel could be opened, since the coordinator did not answer.
+    NoCoordinator,
+    /// It broke off after a part of the answer.
+    BrokeOff,
+    /// The program waited no longer.
+    TooLate,
+}
+
+impl Unserved {
+    /// Its name in results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoOffer => "no_offer",
+            Self::NobodyLeft => "nobody_left",
+            Self::NoCredits => "no_credits",
+            Self::NoCoordinator => "no_coordinator",
+            Self::BrokeOff => "broke_off",
+            Self::TooLate => "too_late",
+        }
+    }
+
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::NoOffer,
+        Self::NobodyLeft,
+        Self::NoCredits,
+        Self::NoCoordinator,
+        Self::BrokeOff,
+        Self::TooLate,
+    ];
+}
+
+/// How many parts each doubling of a [`Histogram`] is cut into.
+const PARTS: u64 = 16;
+
+/// Counts of whole numbers, exact to one part in 16.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Histogram {
+    counts: BTreeMap<u16, u64>,
+    total: u64,
+    sum: u128,
+}
+
+impl Histogram {
+    /// Counts a number.
+    pub fn add(&mut self, number: u64) {
+        *self.counts.entry(bucket(number)).or_insert(0) += 1;
+        self.total += 1;
+        self.sum += u128::from(number);
+    }
+
+    /// Adds what another one counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (bucket, count) in &other.counts {
+            *self.counts.entry(*bucket).or_insert(0) += count;
+        }
+        self.total += other.total;
+        self.sum += other.sum;
+    }
+
+    /// How many numbers were counted.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.total
+    }
+
+    /// Their mean; nothing where there are none.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    pub fn mean(&self) -> Option<f64> {
+        (self.total > 0).then(|| self.sum as f64 / self.total as f64)
+    }
+
+    /// A number that this share of them is not above; nothing where there are none.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a count"
+    )]
+    pub fn quantile(&self, share: f64) -> Option<u64> {
+        let wanted = ((self.total as f64 * share) as u64).max(1);
+        let mut counted = 0;
+        self.counts.iter().find_map(|(bucket, count)| {
+            counted += count;
+            (counted >= wanted).then(|| value(*bucket))
+        })
+    }
+
+    /// The upper ends of the parts that have any, and how many they have.
+    pub fn parts(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.counts.iter().map(|(bucket, count)| (value(*bucket), *count))
+    }
+}
+
+/// The part that a number is in.
+fn bucket(number: u64) -> u16 {
+    if number < PARTS {
+        return u16::try_from(number).unwrap_or(0);
+    }
+    let doubling = u64::from(number.ilog2());
+    let part = (number >> (doubling - 4)) - PARTS;
+    u16::try_from((doubling - 3) * PARTS + part).unwrap_or(u16::MAX)
+}
+
+/// The largest number of a part.
+const fn value(bucket: u16) -> u64 {
+    let bucket = bucket as u64;
+    if bucket < PARTS {
+        return bucket;
+    }
+    let shift = bucket / PARTS - 1;
+    (((bucket % PARTS + PARTS) as u128 + 1 << shift) - 1) as u64
+}
+
+/// What is counted in one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Requests of programs.
+    pub asked: u64,
+    /// Answered whole.
+    pub served: u64,
+    /// Not, and why.
+    pub unserved: BTreeMap<Unserved, u64>,
+    /// Streams that were opened at providers.
+    pub attempts: u64,
+    /// Refusals.
+    pub refused: u64,
+    /// Refusals for want of room.
+    pub busy: u64,
+    /// Waits after which everybody could be asked again.
+    pub retries: u64,
+    /// Second providers that were asked because the first one was late.
+    pub hedges: u64,
+    /// Rests of answers that were bought elsewhere.
+    pub continuations: u64,
+    /// Providers that were found lying.
+    pub misbehaved: u64,
+    /// Output tokens that consumers received.
+    pub output_tokens: u64,
+    /// What consumers owe for what they received, in microcredits.
+    pub paid: u64,
+    /// Milliseconds from the request to the first output.
+    pub first_token_ms: Histogram,
+    /// Milliseconds from the request to the end of the answer.
+    pub answer_ms: Histogram,
+    /// Milliseconds since the listing was issued that a consumer chose by.
+    pub listing_age_ms: Histogram,
+    /// Microcredits per million output tokens of the offers that were chosen.
+    pub price: Histogram,
+    /// Listings that were published.
+    pub published: u64,
+    /// Listings that arrived for the first time.
+    pub heard: u64,
+    /// Listings that arrived again.
+    pub heard_again: u64,
+    /// Milliseconds from publishing to a first arrival.
+    pub delivery_ms: Histogram,
+    /// Bytes of gossip that were sent.
+    pub gossip_bytes: u64,
+    /// Bytes of everything else that was sent.
+    pub message_bytes: u64,
+    /// Messages that went to somebody who was gone or cut off.
+    pub lost: u64,
+    /// Microseconds that calls waited for the coordinator's disk.
+    pub coordinator_wait_us: Histogram,
+    /// Calls that the coordinator refused.
+    pub coordinator_refusals: u64,
+    /// Vouchers that a crash lost, in microcredits.
+    pub lost_vouchers: u64,
+    /// Work that was delivered and never promised when its channel or provider ended, in microcredits.
+    pub unpaid: u64,
+    /// Departures of providers.
+    pub departures: u64,
+}
+
+impl Tally {
+    /// Counts a request that was not served.
+    pub fn unserved(&mut self, why: Unserved) {
+        *self.unserved.entry(why).or_insert(0) += 1;
+    }
+
+    /// Adds what another shard counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (why, count) in &other.unserved {
+            *self.unserved.entry(*why).or_insert(0) += count;
+        }
+        for (one, more) in [
+            (&mut self.asked, other.asked),
+            (&mut self.served, other.served),
+            (&mut self.attempts, other.attempts),
+            (&mut self.refused, other.refused),
+            (&mut self.busy, other.busy),
+            (&mut self.retries, other.retries),
+            (&mut self.hedges, other.hedges),
+            (&mut self.continuations, other.continuations),
+            (&mut self.misbehaved, other.misbehaved),
+            (&mut self.output_tokens, other.output_tokens),
+            (&mut self.paid, other.paid),
+            (&mut self.published, other.published),
+            (&mut self.heard, other.heard),
+            (&mut self.heard_again, other.heard_again),
+            (&mut self.gossip_bytes, other.gossip_bytes),
+            (&mut self.message_bytes, other.message_bytes),
+            (&mut self.lost, other.lost),
+            (&mut self.coordinator_refusals, other.coordinator_refusals),
+            (&mut self.lost_vouchers, other.lost_vouchers),
+            (&mut self.unpaid, other.unpaid),
+            (&mut self.departures, other.departures),
+        ] {
+            *one += more;
+        }
+        for (one, more) in [
+            (&mut self.first_token_ms, &other.first_token_ms),
+            (&mut self.answer_ms, &other.answer_ms),
+            (&mut self.listing_age_ms, &other.listing_age_ms),
+            (&mut self.price, &other.price),
+            (&mut self.delivery_ms, &other.delivery_ms),
+            (&mut self.coordinator_wait_us, &other.coordinator_wait_us),
+        ] {
+            one.merge(more);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_part_holds_its_numbers_to_a_sixteenth(number: u64) {
+            let upper = value(bucket(number));
+            prop_assert!(upper >= number && upper - number <= number / 16);
+            prop_assert!(number == 0 || value(bucket(number) - 1) < number);
+        }
+    }
+
+    #[test]
+    fn quantiles_are_what_they_are_called() {
+        let mut histogram = Histogram::default();
+        assert_eq!((histogram.quantile(0.5), histogram.mean()), (None, None));
+        (1..=100).for_each(|number| histogram.add(number));
+        assert_eq!(histogram.mean(), Some(50.5));
+        let median = histogram.quantile(0.5).unwrap();
+        assert!((50..=53).contains(&median), "{median}");
+        assert!((100..=103).contains(&histogram.quantile(1.0).unwrap()));
+    }
+}

@@ -1,0 +1,60 @@
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::engine::{Ended, Limits, Simulation, Stop};
+
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+const SMALL: &str = "
+duration_s = 120
+bystanders = 20
+[[providers]]
+name = 'home'
+count = 6
+[[consumers]]
+name = 'programs'
+count = 8
+ask_every_s = 10
+";
+
+fn config(text: &str) -> MarketConfig {
+    toml::from_str(text).unwrap()
+}
+
+fn run(config: MarketConfig, seed: u64, threads: usize) -> Simulation<MarketWorld> {
+    let until_us = config.duration_s.get() * 1_000_000;
+    let mut simulation = build(config, seed);
+    run_until(&mut simulation, until_us, threads);
+    simulation
+}
+
+fn run_until(simulation: &mut Simulation<MarketWorld>, until_us: u64, threads: usize) {
+    let stop = Stop {
+        requested: &NEVER,
+        threads,
+        interest: None,
+    };
+    let ended = simulation
+        .run(Limits::until_us(until_us), stop, |_, _| {})
+        .unwrap();
+    assert_eq!(ended, Ended::AtEnd);
+}
+
+#[test]
+fn a_small_market_serves_pays_and_conserves() {
+    let mut simulation = run(config(SMALL), 7, 1);
+    let figures = figures(&mut simulation);
+    eprintln!("{:#?}", figures.metrics);
+    let of = |name: &str| figures.metrics[name];
+    assert!(of("jobs_asked") > 40.0);
+    assert!(of("jobs_served_share") > 0.99);
+    assert_eq!(of("misbehaviour_seen"), 0.0);
+    assert!(of("book_settled") > 0.0);
+}
+
+#[test]
+fn threads_and_repetition_change_nothing() {
+    let digest = |seed, threads| run(config(SMALL), seed, threads).digest();
+    assert_eq!(digest(7, 1), digest(7, 2));
+    assert_ne!(digest(7, 1), digest(8, 1));
+}
