@@ -10,6 +10,7 @@ pub(crate) mod coordinator;
 pub mod demand;
 pub mod devices;
 pub(crate) mod job_text;
+pub mod hardware;
 pub mod liars;
 pub mod popularity;
 pub mod pricing;

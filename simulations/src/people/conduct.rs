@@ -45,6 +45,11 @@ pub trait ProviderConduct {
         own
     }
 
+    /// Whether the device that it lists is the one that it has now.
+    fn has_what_it_claims(&self, _now_us: u64) -> bool {
+        true
+    }
+
     /// The model that answers, where its listing promises another one.
     fn serves_model(&self, listed: ModelSize) -> ModelSize {
         listed

@@ -1,7 +1,9 @@
 //! Lists a device that it does not have. Seen at io.net in 2024: 1.8 million listed GPUs that were none.
 //!
+//! It may rent one for an hour to be certified with it: nothing can tell whose device answered.
+//!
 //! Gains: jobs of consumers who pay for speed. Against it: proofs of hardware, certificates, and consumers who ask only
-//! verified providers; consumers' own records of how fast somebody is.
+//! verified providers; challenges that come again; consumers' own records of how fast somebody is.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,11 +19,18 @@ pub struct FakeGpu {
     /// How many percent of a proof's work it leaves out, to be quicker than it is.
     #[serde(default)]
     pub skips_percent: u32,
+    /// For how many seconds from the beginning it rents what it claims, to be certified with it.
+    #[serde(default)]
+    pub rents_for_s: u64,
 }
 
 impl ProviderConduct for FakeGpu {
     fn claimed_device(&self, _own: DeviceClass) -> DeviceClass {
         self.claims
+    }
+
+    fn has_what_it_claims(&self, now_us: u64) -> bool {
+        now_us / 1_000_000 < self.rents_for_s
     }
 
     fn answers_challenge(&self, _claimed: DeviceClass) -> ProofPlay {
