@@ -170,7 +170,7 @@ impl Document {
     /// The whole key that a change means: itself, or the only one that ends so.
     ///
     /// # Errors
-    /// [`DocumentError::Change`] where several end so, or none does and its first table is not there.
+    /// [`DocumentError::Change`] where several end so.
     pub fn whole_key(&self, change: &Change) -> Result<String, DocumentError> {
         let root = self.root()?;
         let keys = keys_of(root.get_ref());
@@ -183,16 +183,7 @@ impl Document {
         match found.as_slice() {
             [only] => Ok((*only).to_owned()),
             // A key that the file leaves at its default: whoever reads the scenario knows whether there is such.
-            [] if change.key.contains('.') || root.get_ref().contains_key(change.key.as_str()) => {
-                Ok(change.key.clone())
-            }
-            [] => Err(mistaken(
-                change,
-                format!(
-                    "the scenario has no such key; write the whole key with its table. It has {}",
-                    listed(&keys)
-                ),
-            )),
+            [] => Ok(change.key.clone()),
             several => Err(mistaken(
                 change,
                 format!("several keys end so; write one of {}", several.join(", ")),
@@ -215,6 +206,10 @@ impl Document {
             return Err(DocumentError::TooManyChanges);
         }
         // The value's place is counted from the beginning of the source, so that a mistake in it is found again.
+        if let Some(before) = self.changes.iter().position(|change| change.key == key) {
+            self.changes.remove(before);
+            self.padded.remove(before);
+        }
         let start = self.source.len() + key.len() + " = ".len();
         let _ = writeln!(self.source, "{key} = {value}");
         let before = start.saturating_sub(HOLDER.len());
@@ -225,7 +220,7 @@ impl Document {
 
     /// A mistake with its place.
     fn mistake(&self, error: &toml::de::Error) -> DocumentError {
-        let message = error.message().trim_end().replace('\n', "; ");
+        let message = taught(&error.message().trim_end().replace('\n', "; "));
         let at = error.span().map_or(0, |span| span.start);
         self.mistake_at(at, message)
     }
@@ -252,6 +247,10 @@ impl Document {
         let rest = self.source.get(at..).and_then(|after| after.lines().next());
         let whole = format!("{}{}", line.unwrap_or_default(), rest.unwrap_or_default());
         let (key, value) = whole.split_once(" = ").unwrap_or((&whole, ""));
+        let mut message = message;
+        if message.starts_with("unknown field") && !key.contains('.') {
+            message.push_str("; a key of a table is written with its table, such as links.loss");
+        }
         DocumentError::Change {
             key: key.to_owned(),
             value: value.to_owned(),
@@ -280,6 +279,18 @@ impl Document {
             || key.trim().to_owned(),
             |table| format!("{table}.{}", key.trim()),
         )
+    }
+}
+
+/// A message of the reader with how to mend it, where it leaves that open.
+fn taught(message: &str) -> String {
+    let negative = message
+        .strip_prefix("invalid value: integer `-")
+        .and_then(|rest| rest.split_once('`'))
+        .filter(|(_, expected)| expected.contains("expected u"));
+    match negative {
+        Some((number, _)) => format!("-{number} is negative; write a whole number from 0"),
+        None => message.to_owned(),
     }
 }
 
@@ -408,19 +419,4 @@ fn keys_of(root: &DeTable<'_>) -> Vec<String> {
     let mut keys = Vec::new();
     collect(root, "", &mut keys);
     keys
-}
-
-fn listed(keys: &[String]) -> String {
-    const SHOWN: usize = 40;
-    let shown = keys
-        .iter()
-        .take(SHOWN)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ");
-    if keys.len() > SHOWN {
-        format!("{shown} and more")
-    } else {
-        shown
-    }
 }

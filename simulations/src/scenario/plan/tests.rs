@@ -180,7 +180,10 @@ fn mistakes_in_a_change_name_the_change() {
     let cases = [
         ("network.loss=1.5", "network.loss=1.5: 1.5 is out of bounds"),
         ("network.loos=0.5", "network.loos=0.5: unknown field `loos`"),
-        ("loos=0.5", "loos=0.5: the scenario has no such key"),
+        (
+            "loos=0.5",
+            "loos=0.5: unknown field `loos`, expected one of `duration_s`, `network`, `providers`; a key of a table",
+        ),
         (
             "name=attic",
             "several keys end so; write one of providers.home.name, providers.farm.name",
