@@ -67,7 +67,11 @@ impl Fraction {
     /// So many hundredths, at most all, for defaults.
     #[must_use]
     pub const fn percent(percent: u8) -> Self {
-        Self(if percent > 100 { 1.0 } else { percent as f64 / 100.0 })
+        Self(if percent > 100 {
+            1.0
+        } else {
+            percent as f64 / 100.0
+        })
     }
 }
 
