@@ -32,7 +32,7 @@ pub use event::{Answer, CallId, Effect, Event, Problem, Shown, VerificationTask}
 pub use link::{AddressKey, DeviceKey};
 pub use policy::Policy;
 pub use refusal::Refusal;
-pub use shown::{credit_ms, deadline_ms, memory_shown, rate_shown};
+pub use shown::{credit_ms, deadline_ms, fastest_rate, memory_shown, rate_shown};
 pub use sizing::parameters_for;
 
 #[cfg(test)]

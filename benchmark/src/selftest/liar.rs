@@ -31,6 +31,8 @@ pub enum Liar {
     TwiceTheMemory,
     /// Claims twice the memory that it has, and computes anew what it could not keep.
     TwiceTheMemoryComputedAnew,
+    /// The same by units that are so many times faster than the only precision that it shows, f32.
+    TwiceTheMemoryByHiddenUnits(u64),
     /// Lists one device a hundred times.
     HundredListings,
     /// Sends random commitments and a random proof.
@@ -63,6 +65,7 @@ impl Liar {
             Self::Slower(16),
             Self::TwiceTheMemory,
             Self::TwiceTheMemoryComputedAnew,
+            Self::TwiceTheMemoryByHiddenUnits(32),
             Self::HundredListings,
             Self::Garbage,
             Self::OtherUnits,
@@ -85,6 +88,9 @@ impl Liar {
             Self::Slower(times) => format!("is {times} times slower than claimed"),
             Self::TwiceTheMemory => "claims twice its memory, folds garbage".into(),
             Self::TwiceTheMemoryComputedAnew => "claims twice its memory, computes anew".into(),
+            Self::TwiceTheMemoryByHiddenUnits(times) => {
+                format!("claims twice its memory, computes anew {times} times faster than shown")
+            }
             Self::HundredListings => "one device behind 100 listings".into(),
             Self::Garbage => "commits garbage".into(),
             Self::OtherUnits => "opens other rows than asked".into(),
@@ -133,6 +139,22 @@ impl Liar {
         }
     }
 
+    /// In which precisions it claims to compute.
+    pub(super) const fn claimed_precisions(self) -> &'static [Precision] {
+        match self {
+            Self::TwiceTheMemoryByHiddenUnits(_) => &[LAST_STAGE],
+            _ => &[FIRST_STAGE, LAST_STAGE],
+        }
+    }
+
+    /// How many times faster it computes anew what it could not keep than it showed.
+    pub(super) const fn hidden_times(self) -> u64 {
+        match self {
+            Self::TwiceTheMemoryByHiddenUnits(times) => times,
+            _ => 1,
+        }
+    }
+
     /// What its device really reaches. It is a little faster than an honest claim.
     pub(super) fn real_rate(self) -> u64 {
         let times = match self {
@@ -145,7 +167,9 @@ impl Liar {
     /// Results that it claims to keep in memory.
     pub(super) const fn claimed_results(self) -> u64 {
         match self {
-            Self::TwiceTheMemory | Self::TwiceTheMemoryComputedAnew => 2 * HELD_RESULTS,
+            Self::TwiceTheMemory
+            | Self::TwiceTheMemoryComputedAnew
+            | Self::TwiceTheMemoryByHiddenUnits(_) => 2 * HELD_RESULTS,
             _ => HELD_RESULTS,
         }
     }

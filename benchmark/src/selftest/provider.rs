@@ -79,10 +79,14 @@ impl Provider {
 
     /// What it claims, as the listing of that number.
     pub(super) fn request(&self, listing: u8) -> ChallengeRequest {
-        let throughput = [FIRST_STAGE, LAST_STAGE].map(|precision| Throughput {
-            precision,
-            multiply_adds_per_second: self.liar.claimed_rate(precision),
-        });
+        let throughput = self
+            .liar
+            .claimed_precisions()
+            .iter()
+            .map(|&precision| Throughput {
+                precision,
+                multiply_adds_per_second: self.liar.claimed_rate(precision),
+            });
         ChallengeRequest {
             challenge: self.challenge,
             claim: HardwareClaim {
@@ -93,7 +97,7 @@ impl Provider {
                 uuid: None,
                 driver: None,
                 memory_bytes: self.liar.claimed_results() * DIMENSION.resident_bytes(),
-                throughput: throughput.to_vec(),
+                throughput: throughput.collect(),
                 fingerprint: HardwareDigest::from_bytes([0; 32]),
             },
         }
@@ -283,8 +287,12 @@ impl Provider {
             );
         }
         let held = usize::try_from(HELD_RESULTS).unwrap_or(usize::MAX);
-        if self.liar == Liar::TwiceTheMemoryComputedAnew {
-            work.multiply_adds = u64::from(resident).saturating_sub(HELD_RESULTS) * DIMENSION.multiply_adds();
+        if matches!(
+            self.liar,
+            Liar::TwiceTheMemoryComputedAnew | Liar::TwiceTheMemoryByHiddenUnits(_)
+        ) {
+            let anew = u64::from(resident).saturating_sub(HELD_RESULTS) * DIMENSION.multiply_adds();
+            work.multiply_adds = anew / self.liar.hidden_times();
         }
         let weights = Weights::new(nonce.bytes());
         let first = self.results.len().saturating_sub(resident as usize);

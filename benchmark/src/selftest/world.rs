@@ -31,7 +31,7 @@ pub(super) fn play(liar: Liar, run: u32) -> bool {
         // One device is there to be certified, once.
         Liar::HundredListings => world.shown_bytes.len() <= 1,
         // It may have a certificate for what it has.
-        Liar::TwiceTheMemory | Liar::TwiceTheMemoryComputedAnew => {
+        Liar::TwiceTheMemory | Liar::TwiceTheMemoryComputedAnew | Liar::TwiceTheMemoryByHiddenUnits(_) => {
             world.shown_bytes.iter().all(|&shown| shown <= honest_bytes)
         }
         _ => world.shown_bytes.is_empty(),

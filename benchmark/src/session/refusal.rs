@@ -32,7 +32,7 @@ pub enum Refusal {
     /// Less memory was shown than was to be.
     #[error(
         "{shown_bytes} bytes of memory were shown of {asked_bytes} that were asked for: the rest could have been \
-         computed anew; claim less memory"
+         computed anew; claim less memory, and every precision that the device has"
     )]
     MemoryNotShown {
         /// What was shown.

@@ -1,5 +1,7 @@
 //! What a measured time shows, in integers.
 
+use gristmill_protocol::hardware::{HardwareKind, Precision};
+
 use super::policy::Policy;
 
 /// How much of a measured time is put down to the way to and fro: the quickest echo, but at most
@@ -27,14 +29,42 @@ pub fn rate_shown(multiply_adds: u128, elapsed_ms: u64, credit_ms: u64) -> u64 {
     u64::try_from(rate).unwrap_or(u64::MAX)
 }
 
+/// How many times as fast as shown in a precision a device of this kind may compute the same integers, by units that it did not
+/// show. The table with its sources is in `docs/PROOF.md`, why these numbers in
+/// `docs/decisions/0016-hardware-certificates.md`.
+const fn hidden_speed(kind: HardwareKind, shown: Precision) -> u64 {
+    match (kind, shown) {
+        // Everything that a GPU of NVIDIA has for inference was shown, but int8 and FP8.
+        (HardwareKind::Cuda, Precision::Bf16) => 1,
+        (HardwareKind::Cuda, Precision::Tf32) => 8,
+        (HardwareKind::Cuda, Precision::F32) => 64,
+        (HardwareKind::Metal | HardwareKind::Cpu, _) => 2,
+    }
+}
+
+/// The fastest that a device may compute, in multiply-adds per second: the best rate that it has shown, times what it may hide.
+/// That depends on the precision of its fastest units, which is one that reaches three quarters of the best at least:
+/// two that are equally fast change places from one challenge to the next.
+#[must_use]
+pub fn fastest_rate(kind: HardwareKind, shown: impl Iterator<Item = (Precision, u64)> + Clone) -> u64 {
+    let Some(best) = shown.clone().map(|(_, rate)| rate).max() else {
+        return u64::MAX;
+    };
+    let reaches = |rate: u64| u128::from(rate) * 4 >= u128::from(best) * 3;
+    let hidden = shown
+        .filter(|(_, rate)| reaches(*rate))
+        .map(|(precision, _)| hidden_speed(kind, precision));
+    best.saturating_mul(hidden.min().unwrap_or(1))
+}
+
 /// The memory that was shown by folding what stayed in it, after what could have been computed anew meanwhile is
 /// taken off.
 ///
-/// `best_rate` is the best that was shown, in multiply-adds per second; a quarter is added to it, because the timed
-/// rounds spend some of their time outside of the multiplication. `multiply_adds` is what all of it cost to compute.
+/// `fastest_rate` is what the function of this name says. A quarter is added to it, because the timed rounds spend some of their time outside of the
+/// multiplication. `multiply_adds` is what all of it cost to compute.
 #[must_use]
-pub fn memory_shown(resident_bytes: u64, multiply_adds: u128, best_rate: u64, counted_ms: u64) -> u64 {
-    let anew = u128::from(best_rate).saturating_mul(u128::from(counted_ms)) / 1_000;
+pub fn memory_shown(resident_bytes: u64, multiply_adds: u128, fastest_rate: u64, counted_ms: u64) -> u64 {
+    let anew = u128::from(fastest_rate).saturating_mul(u128::from(counted_ms)) / 1_000;
     let anew = anew.saturating_add(anew / 4);
     let kept = multiply_adds.saturating_sub(anew);
     // Both factors are far below 2^64: 8,192 results of dimension 16,384 are 2^55 multiply-adds and 2^42 bytes.
@@ -72,6 +102,63 @@ mod tests {
         assert_eq!(memory_shown(1_000, 100_000, 10_000, 2_000), 750);
         assert_eq!(memory_shown(1_000, 100_000, 10_000, 8_000), 0);
         assert_eq!(memory_shown(1_000, 0, 10_000, 8_000), 0);
+    }
+
+    /// What a device shows that holds a part of what is asked for and computes the rest anew, `hidden` times as fast as
+    /// the best that it showed: in percent, of the 100 that are asked for.
+    fn shown_percent(kind: HardwareKind, fastest: Precision, holds_percent: u64, hidden: u64) -> u64 {
+        let (asked_bytes, rate, work) = (100, 1_000_000, 100_000_000_u64);
+        let anew = work / 100 * (100 - holds_percent);
+        let counted_ms = (anew * 1_000).div_ceil(rate * hidden);
+        memory_shown(
+            asked_bytes,
+            work.into(),
+            rate * hidden_speed(kind, fastest),
+            counted_ms,
+        )
+    }
+
+    #[test]
+    fn who_hides_a_faster_way_within_the_table_gains_no_memory() {
+        for (kind, fastest, hidden) in [
+            (HardwareKind::Cuda, Precision::F32, 64),
+            (HardwareKind::Cuda, Precision::Tf32, 8),
+            (HardwareKind::Cuda, Precision::Bf16, 1),
+            (HardwareKind::Metal, Precision::F32, 2),
+            (HardwareKind::Cpu, Precision::F32, 2),
+        ] {
+            for holds_percent in [0, 10, 50, 90, 99] {
+                let shown = shown_percent(kind, fastest, holds_percent, hidden);
+                assert!(
+                    shown <= holds_percent,
+                    "{kind} {fastest}: {shown} of {holds_percent}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_be_hidden_depends_on_the_fastest_units_that_were_shown() {
+        let of = |rates: &[(Precision, u64)]| fastest_rate(HardwareKind::Cuda, rates.iter().copied());
+        assert_eq!(of(&[(Precision::F32, 100)]), 6_400);
+        assert_eq!(of(&[(Precision::F32, 100), (Precision::Tf32, 100)]), 800);
+        assert_eq!(of(&[(Precision::Bf16, 300), (Precision::F32, 100)]), 300);
+        assert_eq!(of(&[(Precision::Bf16, 75), (Precision::F32, 100)]), 100);
+        assert_eq!(
+            of(&[(Precision::Bf16, 74), (Precision::F32, 100)]),
+            6_400,
+            "named, not shown"
+        );
+        assert_eq!(of(&[]), u64::MAX);
+        assert_eq!(of(&[(Precision::F32, u64::MAX)]), u64::MAX);
+    }
+
+    /// The numbers that `docs/PROOF.md` names as what is left.
+    #[test]
+    fn what_a_way_beyond_the_table_gains_is_as_the_documents_say() {
+        let of = |holds, hidden| shown_percent(HardwareKind::Cuda, Precision::Bf16, holds, hidden);
+        assert_eq!((of(50, 2), of(20, 2), of(19, 2)), (68, 50, 49));
+        assert_eq!((of(50, 4), of(0, 4)), (84, 68));
     }
 
     proptest! {

@@ -12,7 +12,7 @@ use super::super::event::{Answer, CallId, Effect, Problem, Shown};
 use super::super::link::{AddressKey, DeviceKey};
 use super::super::policy::Policy;
 use super::super::refusal::Refusal;
-use super::super::shown::{credit_ms, memory_shown, rate_shown};
+use super::super::shown::{credit_ms, fastest_rate, memory_shown, rate_shown};
 use super::{Challenges, WORK_WITHIN_MS};
 use crate::score::score;
 
@@ -274,10 +274,13 @@ fn throughput_of(course: &Course, policy: &Policy) -> Vec<Throughput> {
 fn memory_of(course: &Course, throughput: &[Throughput], policy: &Policy) -> Result<u64, Refusal> {
     let elapsed_ms = course.residency.as_ref().map_or(u64::MAX, |done| done.elapsed_ms);
     let counted_ms = elapsed_ms.saturating_sub(credit_ms(policy, course.quickest_echo_ms, elapsed_ms));
-    let best = throughput.iter().map(|one| one.multiply_adds_per_second).max();
+    let rates = throughput
+        .iter()
+        .map(|one| (one.precision, one.multiply_adds_per_second));
+    let fastest = fastest_rate(course.claim.kind, rates);
     let work = course.work_of(course.parameters.resident_rounds);
     let asked_bytes = course.parameters.resident_bytes();
-    let shown_bytes = memory_shown(asked_bytes, work, best.unwrap_or(u64::MAX), counted_ms);
+    let shown_bytes = memory_shown(asked_bytes, work, fastest, counted_ms);
     if u128::from(shown_bytes) * 100 < u128::from(asked_bytes) * u128::from(policy.memory_share_percent) {
         return Err(Refusal::MemoryNotShown {
             shown_bytes,

@@ -26,7 +26,7 @@ pub(super) fn account(name: u8) -> AccountId {
 
 pub(super) fn claim(uuid: Option<&str>, index: u32) -> HardwareClaim {
     HardwareClaim {
-        kind: HardwareKind::Cuda,
+        kind: HardwareKind::Cpu,
         index,
         name: "device".into(),
         vendor: "maker".into(),

@@ -1,6 +1,6 @@
 //! One challenge from beginning to end, and each way in which it ends early.
 
-use gristmill_protocol::hardware::{ChallengeSeed, ChallengeStep, NextStep};
+use gristmill_protocol::hardware::{ChallengeSeed, ChallengeStep, HardwareKind, NextStep};
 
 use super::desk::{BEGIN_MS, Desk, MEMORY_BYTES, RATE, account, claim, refusal, roots};
 use crate::session::{Event, Policy, Problem, Refusal};
@@ -19,8 +19,8 @@ fn a_device_that_is_alone_shows_what_it_claims() {
     let certificate = desk.certificate_of(&device);
     assert_eq!(certificate.sub, account(1));
     assert_eq!(certificate.throughput[0].multiply_adds_per_second, RATE);
-    // A tenth of a second and a quarter of it, of four seconds.
-    assert_eq!(certificate.memory_bytes, MEMORY_BYTES - MEMORY_BYTES / 32);
+    // A tenth of a second and a quarter of it, twice, of four seconds.
+    assert_eq!(certificate.memory_bytes, MEMORY_BYTES - MEMORY_BYTES / 16);
     assert_eq!(certificate.exp - certificate.iat, 6 * 60 * 60);
     assert!(!certificate.fingerprint_changed);
     let status = desk.challenges.status(&account(1), desk.now_ms);
@@ -63,11 +63,33 @@ fn delayed_echoes_gain_a_quarter_of_a_second_and_no_more() {
 fn memory_that_could_have_been_computed_anew_is_not_shown() {
     let mut desk = Desk::new();
     let device = desk.open(1, None, claim(None, 0)).unwrap();
-    // Two seconds and a quarter of them are more than half of four.
-    assert_eq!(refusal(&desk.run(&device, 4_000, 2_010)), "memory_not_shown");
+    // 0.8 seconds and a quarter of them, twice, are half of four; a millisecond more is too much.
+    assert!(matches!(
+        desk.run(&device, 4_010, 810),
+        NextStep::Certified { .. }
+    ));
+    let device = desk.open(1, None, claim(None, 0)).unwrap();
+    assert_eq!(refusal(&desk.run(&device, 4_010, 811)), "memory_not_shown");
     let device = desk.open(1, None, claim(None, 0)).unwrap();
     let never = desk.run(&device, 4_000, 60_000);
     assert_eq!(refusal(&never), "late");
+}
+
+#[test]
+fn a_gpu_that_shows_no_tensor_units_may_have_computed_anew_with_them() {
+    for (kind, residency_ms, is_shown) in [
+        (HardwareKind::Cpu, 28, true),
+        (HardwareKind::Cuda, 27, true),
+        (HardwareKind::Cuda, 28, false),
+    ] {
+        let mut desk = Desk::new();
+        let mut claim = claim(None, 0);
+        claim.kind = kind;
+        let device = desk.open(1, None, claim).unwrap();
+        // 25 ms at 64 times the rate, and a quarter of that, are half of four seconds; a tenth is put down to the way.
+        let ended = desk.run(&device, 4_010, residency_ms);
+        assert_eq!(matches!(ended, NextStep::Certified { .. }), is_shown, "{ended:?}");
+    }
 }
 
 #[test]
