@@ -21,3 +21,4 @@ pub(crate) mod publisher;
 pub(crate) fn whole(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
+pub mod quality;

@@ -10,6 +10,9 @@ mod starter_farm;
 mod sybil;
 mod token_inflation;
 
+#[cfg(test)]
+mod payoff;
+
 use serde::{Deserialize, Serialize};
 
 pub use eclipse::Eclipse;
