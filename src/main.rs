@@ -8,7 +8,10 @@ mod threads;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::configuration::Configuration;
@@ -124,6 +127,25 @@ fn main() -> ExitCode {
     })
 }
 
+/// A simulation computes for as long as it takes, so it has a thread of its own. Ctrl-C asks it to stop where it can go
+/// on later; the second one ends the program.
+async fn simulate(command: gristmill_simulations::cli::Command, json: bool) -> anyhow::Result<ExitCode> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&stop);
+    let work = tokio::task::spawn_blocking(move || gristmill_simulations::cli::run(command, json, &asked));
+    tokio::pin!(work);
+    for _ in 0..2 {
+        tokio::select! {
+            done = &mut work => return done.context("the simulation broke down")?,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.context("Ctrl-C can't be listened for")?;
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+    Ok(ExitCode::from(130))
+}
+
 async fn run(command: Command, configuration: Configuration, json: bool) -> anyhow::Result<ExitCode> {
     let Configuration { file, data_dir } = configuration;
     match command {
@@ -135,6 +157,6 @@ async fn run(command: Command, configuration: Configuration, json: bool) -> anyh
         }
         Command::Ledger(command) => gristmill_coordinator::cli::ledger::run(command, &data_dir, json).await,
         Command::Benchmark(command) => gristmill_benchmark::cli::run(command, &data_dir, json).await,
-        Command::Simulate(command) => gristmill_simulations::cli::run(command, json),
+        Command::Simulate(command) => simulate(command, json).await,
     }
 }

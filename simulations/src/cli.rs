@@ -1,170 +1,134 @@
-//! `gristmill simulate`: runs scenarios. The only module of this crate that opens files.
+//! `gristmill simulate`: runs scenarios, alone and in sweeps, and explains what happened. The only modules of this
+//! crate that open files, beside that of results.
+
+mod explain;
+mod files;
+mod machine;
+mod merge;
+mod one;
+mod progress;
+mod resume;
+mod run;
+mod show;
+mod slurm;
+mod soak;
+mod sweep;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Subcommand;
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 
-use crate::listing_gossip::{self, Report};
-use crate::routing_herd::{self, ROUTING_HERD};
-use crate::scenario::{LISTING_GOSSIP, Scenario};
+use crate::scenario::library;
+use crate::scenario::plan::Plan;
+
+/// The exit code of what was stopped from outside.
+const INTERRUPTED: u8 = 130;
 
 /// The subcommands of `gristmill simulate`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Run a scenario under a virtual clock and answer its question
     ///
-    /// The same scenario and seed give the same output on every machine. A broken rule of the market stops the run;
-    /// the output says at which event, and the exit code is 1.
+    /// The same scenario and seed give the same digest on every machine and with any number of threads. A broken rule
+    /// of the market, or a figure that is not as the scenario expects, gives the exit code 1. Ctrl-C stops the run and
+    /// leaves a file from which `simulate resume` goes on.
     #[command(after_help = "Examples:\n  gristmill simulate run --seed 7\n  \
-                            gristmill simulate run my_scenario.toml --seed 7 --json")]
-    Run {
-        /// A scenario file [default: listing_gossip, which comes with the program]
-        scenario: Option<PathBuf>,
-        /// The seed of everything that is random
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
+                            gristmill simulate run price-war --small\n  \
+                            gristmill simulate run my-scenario.toml --nodes 100000 --seed 7 --json\n  \
+                            gristmill simulate run flash-crowd --set consumers.crowd.count=400 --output crowd")]
+    Run(run::Arguments),
+    /// Run each variant of a scenario with many seeds on all cores, with a report
+    ///
+    /// A sweep that was stopped goes on with the same command, or with `simulate resume`: what is finished is kept.
+    #[command(after_help = "Examples:\n  \
+                            gristmill simulate sweep home-churn --seeds 20 --output churn\n  \
+                            gristmill simulate sweep gossip-reach --vary loss=0,0.05,0.2 --output loss\n  \
+                            gristmill simulate sweep price-war --seeds 200 --output war --slurm")]
+    Sweep(sweep::Arguments),
+    /// Go on with a run or a sweep that was stopped
+    #[command(
+        after_help = "Examples:\n  gristmill simulate resume price-war-seed-7.stopped\n  \
+                            gristmill simulate resume churn"
+    )]
+    Resume(resume::Arguments),
+    /// Put the runs of a sweep together: tables, report and answer
+    #[command(after_help = "Example:\n  gristmill simulate merge war")]
+    Merge(merge::Arguments),
+    /// Compare two results: digests, figures, and where two runs part
+    ///
+    /// The exit code is 1 where they differ.
+    #[command(after_help = "Example:\n  gristmill simulate diff war-before war-after")]
+    Diff(merge::DiffArguments),
+    /// Tell what happened to a job or a node, in words
+    #[command(
+        after_help = "Examples:\n  gristmill simulate explain price-war --seed 7 --node 1 --until-s 60\n  \
+                            gristmill simulate explain price-war --seed 7 --job 30:2"
+    )]
+    Explain(explain::Arguments),
+    /// Run all scenarios with random seeds and faults until time is up, and report what broke
+    #[command(after_help = "Example:\n  gristmill simulate soak --minutes 30")]
+    Soak(soak::Arguments),
+    /// List the scenarios that come with the program
+    #[command(after_help = "Example:\n  gristmill simulate list")]
+    List,
+    /// Print a scenario that comes with the program, to copy and change
+    #[command(after_help = "Example:\n  gristmill simulate example price-war > my-scenario.toml")]
+    Example {
+        /// Its name
+        #[arg(default_value = library::DEFAULT)]
+        name: String,
     },
-    /// Run a herd of consumers that choose providers, with the shipped policy and with another one
-    #[command(after_help = "Examples:\n  gristmill simulate herd --seed 7\n  \
-                            gristmill simulate herd my_herd.toml --seed 7 --json")]
-    Herd {
-        /// A scenario file [default: routing_herd, which comes with the program]
-        scenario: Option<PathBuf>,
-        /// The seed of everything that is random
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-    },
-    /// Print the scenario that comes with the program, to copy and change
-    #[command(after_help = "Example:\n  gristmill simulate example > my_scenario.toml")]
-    Example,
 }
 
-/// Runs a subcommand: the report on stdout as text or as JSON. A broken rule gives the exit code 1.
+/// Runs a subcommand: what it finds on stdout, as text or as JSON. `stop` is set where the user wants it to end.
 ///
 /// # Errors
-/// Where the scenario cannot be read or run, or stdout cannot be written.
-pub fn run(command: Command, json: bool) -> anyhow::Result<ExitCode> {
-    let mut stdout = std::io::stdout().lock();
+/// Where a scenario or a result cannot be read, run or written, or stdout cannot be written.
+pub fn run(command: Command, json: bool, stop: &AtomicBool) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Example => {
-            stdout
-                .write_all(LISTING_GOSSIP.as_bytes())
-                .context("the scenario could not be written to stdout")?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Herd { scenario, seed } => {
-            let text = scenario
-                .as_deref()
-                .map_or_else(|| Ok(ROUTING_HERD.to_owned()), read_text)?;
-            let scenario = routing_herd::Scenario::parse(&text).context("that is no scenario of a herd")?;
-            let report = routing_herd::run(&scenario, seed)?;
-            print_herd(&report, json, &mut stdout).context("the report could not be written to stdout")?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Run { scenario, seed } => {
-            let scenario = scenario.as_deref().map_or_else(embedded, read)?;
-            let report = listing_gossip::run(&scenario, seed)?;
-            print(&report, json, &mut stdout).context("the report could not be written to stdout")?;
-            if let Some(breach) = report.breaches.first() {
-                writeln!(
-                    std::io::stderr().lock(),
-                    "error: event {}: {}",
-                    breach.event,
-                    breach.message
-                )?;
-                return Ok(ExitCode::FAILURE);
-            }
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Run(arguments) => run::run(&arguments, json, stop),
+        Command::Sweep(arguments) => sweep::sweep(&arguments, json, stop),
+        Command::Resume(arguments) => resume::resume(&arguments, json, stop),
+        Command::Merge(arguments) => merge::merge(&arguments, json),
+        Command::Diff(arguments) => merge::diff(&arguments, json),
+        Command::Explain(arguments) => explain::explain(&arguments, json, stop),
+        Command::Soak(arguments) => soak::soak(&arguments, json, stop),
+        Command::List => list(json),
+        Command::Example { name } => example(&name),
     }
 }
 
-fn embedded() -> anyhow::Result<Scenario> {
-    Scenario::parse(LISTING_GOSSIP).context("the scenario that comes with the program is broken")
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the command line reads the scenario, before the run begins"
-)]
-fn read_text(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path)
-        .with_context(|| format!("the scenario {} could not be read", path.display()))
-}
-
-fn read(path: &Path) -> anyhow::Result<Scenario> {
-    let text = read_text(path)?;
-    Scenario::parse(&text).with_context(|| format!("{} is no scenario", path.display()))
-}
-
-fn print(report: &Report, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+fn list(json: bool) -> anyhow::Result<ExitCode> {
+    let mut stdout = std::io::stdout().lock();
+    let mut scenarios = Vec::new();
+    for (name, text) in library::ALL {
+        let plan = Plan::parse(name, text).with_context(|| format!("the scenario {name} of the program"))?;
+        scenarios.push((*name, plan.question));
+    }
     if json {
-        writeln!(out, "{}", serde_json::to_string_pretty(report)?)?;
-        return Ok(());
-    }
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED);
-    table.add_rows(report.rows().into_iter().map(|(name, value)| [name, value]));
-    writeln!(out, "{}\n\n{}\n\n{table}", report.question, report.answer)?;
-    Ok(())
-}
-
-fn print_herd(report: &routing_herd::Report, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    if json {
-        writeln!(out, "{}", serde_json::to_string_pretty(report)?)?;
-        return Ok(());
-    }
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED);
-    table.add_rows(report.rows());
-    writeln!(out, "{}\n\n{}\n\n{table}", report.question, report.answer)?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_report_prints_for_people_and_for_programs() {
-        let text = LISTING_GOSSIP.replace("duration_s = 300", "duration_s = 60");
-        let report = listing_gossip::run(&Scenario::parse(&text).unwrap(), 7).unwrap();
-        let (mut json, mut table) = (Vec::new(), Vec::new());
-        print(&report, true, &mut json).unwrap();
-        print(&report, false, &mut table).unwrap();
-        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-        for key in [
-            "question",
-            "answer",
-            "nodes",
-            "seed",
-            "events",
-            "digest",
-            "breaches",
-            "delivered",
-            "age",
-        ] {
-            assert!(json.get(key).is_some(), "{key}");
+        let scenarios: Vec<_> = scenarios
+            .iter()
+            .map(|(name, question)| serde_json::json!({ "name": name, "question": question }))
+            .collect();
+        writeln!(stdout, "{}", serde_json::to_string_pretty(&scenarios)?)?;
+    } else {
+        for (name, question) in scenarios {
+            writeln!(stdout, "{name:<24} {question}")?;
         }
-        assert_eq!((&json["seed"], &json["nodes"]), (&7.into(), &100.into()));
-        let table = String::from_utf8(table).unwrap();
-        assert!(table.starts_with("How stale") && table.contains(&report.digest));
     }
+    Ok(ExitCode::SUCCESS)
+}
 
-    #[test]
-    fn a_missing_and_a_wrong_file_are_named() {
-        let error = format!("{:#}", read(Path::new("/nowhere/scenario.toml")).unwrap_err());
-        assert!(
-            error.contains("/nowhere/scenario.toml could not be read"),
-            "{error}"
-        );
-        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-        let error = format!("{:#}", read(Path::new(manifest)).unwrap_err());
-        assert!(error.contains("Cargo.toml is no scenario: line 1"), "{error}");
-    }
+fn example(name: &str) -> anyhow::Result<ExitCode> {
+    let Some((_, text)) = library::find(name) else {
+        bail!("no scenario is called {name}; `gristmill simulate list` shows their names");
+    };
+    std::io::stdout()
+        .lock()
+        .write_all(text.as_bytes())
+        .context("the scenario could not be written to stdout")?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -25,6 +25,7 @@ pub mod network;
 pub mod people;
 pub mod results;
 pub mod routing_herd;
+pub mod running;
 pub mod scenario;
 pub mod topology;
 pub mod world;

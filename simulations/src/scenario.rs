@@ -2,6 +2,8 @@
 
 pub mod answer;
 pub mod document;
+pub mod faults;
+pub mod library;
 pub mod plan;
 
 use std::ops::Range;

@@ -1,0 +1,21 @@
+//! The scenarios that come with the program.
+
+/// The one that is run unless another one is named.
+pub const DEFAULT: &str = "gossip-reach";
+
+macro_rules! scenarios {
+    ($($name:literal),* $(,)?) => {
+        /// Their names and texts, in the order in which they are told about.
+        pub const ALL: &[(&str, &str)] = &[
+            $(($name, include_str!(concat!("../../scenarios/", $name, ".toml")))),*
+        ];
+    };
+}
+
+scenarios!["gossip-reach",];
+
+/// A scenario by its name.
+#[must_use]
+pub fn find(name: &str) -> Option<(&'static str, &'static str)> {
+    ALL.iter().copied().find(|(known, _)| *known == name)
+}
