@@ -130,3 +130,6 @@ pub struct Step<'a, R> {
     /// Where effects go.
     pub effects: &'a mut Vec<Effect>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,9 @@
     clippy::panic,
     clippy::cast_possible_truncation,
     clippy::float_cmp,
-    reason = "tests say what went wrong by panicking"
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "tests say what went wrong by panicking and what they measured by printing; libp2p has the machine's clock"
 )]
 
 mod comparison;
