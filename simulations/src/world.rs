@@ -18,21 +18,28 @@ pub mod scene;
 mod survey;
 pub mod tally;
 
-use gristmill_protocol::board::Insertion;
 use gristmill_protocol::identity::AccountId;
 use serde::{Deserialize, Serialize};
 
 pub use self::build::build;
-use self::catalogue::{Catalogue, MessageId, StoredMessage};
+use self::catalogue::{Catalogue, StoredMessage};
 use self::config::{ConsumerGroup, FaultKind, MarketConfig, ProviderGroup};
-use self::event::{Envelope, Event, Timer};
+use self::event::{Envelope, Event, Gossip, Timer};
 pub use self::figures::{Figures, figures};
+use self::kept::Kept;
 use self::links::Links;
+use self::overlay::Mesh;
 use self::node::{Node, Role, Shard};
 use self::roster::{Keys, Roster};
 use self::scene::Scene;
 use self::survey::Surveyed;
 use self::tally::Tally;
+use crate::checkers::Place;
+use crate::checkers::forwarding::Passed;
+use crate::gossip::graph::Graph;
+use crate::people::conduct::Forwarding;
+use crate::people::demand::Demand;
+use crate::gossip::{MessageId, Peer, Settings, Verdict};
 use crate::engine::{Breach, Context, NodeId, World, shard_of, slot_of};
 
 /// When virtual time begins, as Unix time in milliseconds (January 2027).
@@ -46,7 +53,11 @@ pub struct MarketWorld {
     pub(crate) roster: Roster,
     pub(crate) keys: Keys,
     pub(crate) links: Links,
+    pub(crate) graph: Graph,
+    pub(crate) gossip: Settings,
     pub(crate) catalogue: Catalogue,
+    /// When consumers ask, by group.
+    pub(crate) demands: Vec<Demand>,
     surveyed: Surveyed,
 }
 
@@ -66,7 +77,10 @@ impl MarketWorld {
             seed,
             keys: Keys::new(seed, roster.keyed()),
             links: Links::new(&config.links, seed),
+            graph: Graph::new(seed, roster.nodes(), overlay::degree(config.links.degree.get())),
+            gossip: Settings::new(config.gossip.clone()),
             catalogue: Catalogue::new(roster.keyed()),
+            demands: config.consumers.iter().map(|group| Demand::new(&group.demand)).collect(),
             surveyed: Surveyed::default(),
             roster,
             config,
@@ -77,6 +91,17 @@ impl MarketWorld {
     #[must_use]
     pub fn account(&self, node: NodeId) -> AccountId {
         self.keys.account(node)
+    }
+
+    /// An account that a node has made up beside its own, which is number 0. Nobody ever signs with it.
+    #[must_use]
+    pub(crate) fn account_of(&self, node: NodeId, number: u32) -> AccountId {
+        if number == 0 {
+            return self.account(node);
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("gristmill simulations: made-up account");
+        hasher.update(&self.seed.to_le_bytes()).update(&node.to_le_bytes()).update(&number.to_le_bytes());
+        AccountId::from_public_key(*hasher.finalize().as_bytes())
     }
 
     /// Who signs tickets.
@@ -95,30 +120,100 @@ impl MarketWorld {
         &self.config.consumers[usize::from(group)]
     }
 
-    /// A listing arrived from a neighbour.
-    fn hear(&self, node: &mut Node, id: MessageId, tally: &mut Tally, context: &mut Context<'_, Event>) {
-        if !node.overlay.hear(id, tally) {
-            return;
-        }
+    /// What a node thinks of a listing that is new to it.
+    fn judge(&self, role: Option<&mut Role>, id: MessageId, place: Place) -> Judged {
         let Some(published) = self.catalogue.get(id) else {
-            return;
+            return Ok((Verdict::Ignore, Heard::Nothing));
         };
-        tally
-            .delivery_ms
-            .add((context.now_us() - published.at_us) / 1_000);
+        let heard = Heard::After {
+            took_ms: place.at_us.saturating_sub(published.at_us) / 1_000,
+        };
         let Ok(opened) = published.opened else {
-            return;
+            return Ok((Verdict::Reject, Heard::Invalid));
         };
-        let board = match node.role.as_deref_mut() {
-            Some(Role::Consumer(consumer)) => consumer.board.awake_mut(),
-            Some(Role::Reader(board)) => board.awake_mut(),
-            _ => None,
+        let (board, checker) = match role {
+            Some(Role::Consumer(consumer)) => (consumer.board.awake_mut(), Some(&mut consumer.forwarding)),
+            Some(Role::Reader(reader)) => (reader.board.awake_mut(), Some(&mut reader.forwarding)),
+            Some(Role::Provider(provider)) => {
+                let group = self.provider_group(provider.group);
+                let is_accomplice = match group.conduct().forwards_gossip() {
+                    Forwarding::Honest => true,
+                    Forwarding::Nothing => false,
+                    Forwarding::AccompliceOnly(from, to) => (from..to).contains(&id.publisher()),
+                };
+                if !is_accomplice {
+                    return Ok((Verdict::Ignore, heard));
+                }
+                (provider.board.as_mut().and_then(Kept::awake_mut), None)
+            }
+            _ => (None, None),
         };
-        let now_ms = EPOCH_MS + context.now_us() / 1_000;
-        let is_news = board.is_none_or(|board| board.post(&opened, now_ms).is_ok_and(Insertion::is_news));
-        if is_news {
-            overlay::forward(self, id, context, tally);
+        let now_ms = EPOCH_MS + place.at_us / 1_000;
+        let verdict = match board.map(|board| board.post(&opened, now_ms)) {
+            None => Verdict::Accept,
+            Some(Ok(insertion)) if insertion.is_news() => Verdict::Accept,
+            Some(Ok(_)) => Verdict::Ignore,
+            Some(Err(_)) => Verdict::Reject,
+        };
+        let listing = opened.listing();
+        let is_own = listing.provider == self.account(id.publisher());
+        if let (Verdict::Accept, Some(checker)) = (verdict, checker)
+            && (is_own || !published.is_genuine)
+        {
+            let passed = Passed {
+                publisher: id.publisher(),
+                sequence: listing.sequence,
+                issued_at_ms: listing.issued_at_ms,
+                ttl_ms: listing.ttl_ms,
+                is_valid: published.is_genuine,
+            };
+            checker.passed(&passed, now_ms, place)?;
         }
+        Ok((verdict, heard))
+    }
+
+    fn mesh<'a, 'c>(&'a self, context: &'a mut Context<'c, Event>, tally: &'a mut Tally) -> Mesh<'a, 'c> {
+        Mesh {
+            world: self,
+            context,
+            tally,
+        }
+    }
+
+    /// Something came from a neighbour on the mesh.
+    fn gossip(
+        &self,
+        peer: &mut Peer,
+        role: Option<&mut Role>,
+        gossip: Gossip,
+        tally: &mut Tally,
+        context: &mut Context<'_, Event>,
+    ) -> Result<(), Breach> {
+        let place = Place {
+            node: context.node(),
+            at_us: context.now_us(),
+        };
+        let (mut heard, mut breach) = (Heard::Nothing, None);
+        let validate = |id| match self.judge(role, id, place) {
+            Ok((verdict, new)) => {
+                heard = new;
+                verdict
+            }
+            Err(broken) => {
+                breach = Some(broken);
+                Verdict::Ignore
+            }
+        };
+        self.mesh(context, tally).receive(peer, gossip, validate);
+        match heard {
+            Heard::Nothing => {}
+            Heard::Invalid => tally.invalid_heard += 1,
+            Heard::After { took_ms } => {
+                tally.heard += 1;
+                tally.delivery_ms.add(took_ms);
+            }
+        }
+        breach.map_or(Ok(()), Err)
     }
 
     fn fault(&self, role: &mut Role, fault: u32, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
@@ -142,12 +237,26 @@ impl MarketWorld {
     }
 }
 
+/// What a node thinks of a listing, and what it has heard; or the rule that it broke.
+type Judged = Result<(Verdict, Heard), Breach>;
+
+/// What a node has just heard for the first time.
+enum Heard {
+    Nothing,
+    Invalid,
+    /// A listing, so long after it was published.
+    After {
+        took_ms: u64,
+    },
+}
+
 /// What happens to somebody who has a role.
 fn act(role: &mut Role, is_down: &mut bool, event: Event, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
     match (role, event) {
         (Role::Coordinator(coordinator), Event::Timer(Timer::Up)) => coordinator.comes_back(scene),
         (Role::Provider(provider), Event::Timer(Timer::Up)) => {
             if std::mem::take(is_down) {
+                scene.join_mesh();
                 provider.comes_back(scene)?;
                 build::plan_departure(provider.group, scene);
             }
@@ -156,7 +265,9 @@ fn act(role: &mut Role, is_down: &mut bool, event: Event, scene: &mut Scene<'_, 
         (_, _) if *is_down => Ok(()),
         (Role::Provider(provider), Event::Timer(Timer::Down { crash })) => {
             *is_down = true;
-            provider.goes_down(crash, scene)
+            provider.goes_down(crash, scene)?;
+            scene.leave_mesh(crash);
+            Ok(())
         }
         (Role::Coordinator(coordinator), Event::Message(envelope)) => {
             coordinator.message(*envelope, scene);
@@ -168,7 +279,7 @@ fn act(role: &mut Role, is_down: &mut bool, event: Event, scene: &mut Scene<'_, 
         (Role::Consumer(consumer), Event::Message(envelope)) => consumer.message(*envelope, scene),
         (Role::Consumer(consumer), Event::Timer(timer)) => consumer.timer(timer, scene),
         (Role::Publisher(publisher), Event::Timer(Timer::Listing)) => publisher.timer(scene),
-        (Role::Publisher(_) | Role::Reader(_), _) | (_, Event::Gossip(_) | Event::Fault(_)) => Ok(()),
+        (Role::Publisher(_) | Role::Reader(_), _) | (_, Event::Gossip(_) | Event::Heartbeat(_) | Event::Join | Event::Fault(_)) => Ok(()),
     }
 }
 
@@ -192,25 +303,35 @@ impl World for MarketWorld {
         let Some(state) = shard.nodes.get_mut(slot_of(node)) else {
             return Ok(());
         };
-        if let Event::Gossip(id) = event {
-            if !state.is_down {
-                self.hear(state, id, &mut shard.tally, context);
+        let Node { peer, is_down, role } = state;
+        let event = match event {
+            Event::Gossip(_) | Event::Heartbeat(_) | Event::Join if *is_down => return Ok(()),
+            Event::Gossip(gossip) => {
+                return self.gossip(peer, role.as_deref_mut(), gossip, &mut shard.tally, context);
             }
-            return Ok(());
-        }
-        let Some(role) = state.role.as_deref_mut() else {
+            Event::Heartbeat(beat) => {
+                self.mesh(context, &mut shard.tally).heartbeat(peer, beat);
+                return Ok(());
+            }
+            Event::Join => {
+                self.mesh(context, &mut shard.tally).join(peer);
+                return Ok(());
+            }
+            event => event,
+        };
+        let Some(role) = role.as_deref_mut() else {
             return Ok(());
         };
         let mut scene = Scene {
             world: self,
             tally: &mut shard.tally,
             context,
-            overlay: &mut state.overlay,
+            peer,
         };
         if let Event::Fault(fault) = event {
             return self.fault(role, fault, &mut scene);
         }
-        if state.is_down
+        if *is_down
             && let Event::Message(envelope) = &event
         {
             scene.tally.lost += 1;
@@ -220,7 +341,7 @@ impl World for MarketWorld {
                 scene.break_stream(*from, stream);
             }
         }
-        act(role, &mut state.is_down, event, &mut scene)
+        act(role, is_down, event, &mut scene)
     }
 
     fn survey(&mut self, shards: &mut [&mut Shard], now_us: u64) -> Result<(), Breach> {

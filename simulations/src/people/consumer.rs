@@ -21,9 +21,13 @@ use gristmill_protocol::session::consumer::ConsumerSession;
 use gristmill_protocol::usage::Price;
 use serde::{Deserialize, Serialize};
 
-use super::job_text::{self, Request};
+use super::demand::Request;
+use super::job_text;
+use super::popularity::ModelSize;
 use super::provider::Wakening;
 use super::whole;
+use crate::checkers::bounds::ConsumerBounds;
+use crate::checkers::forwarding::Forwarding;
 use crate::engine::{Breach, NodeId};
 use crate::world::config::ConsumerGroup;
 use crate::world::event::{Envelope, JobId, Message, StreamId, Timer};
@@ -31,6 +35,8 @@ use crate::world::kept::Kept;
 use crate::world::node::board_bytes;
 use crate::world::roster::Part;
 use crate::world::scene::Scene;
+
+const DAY_US: u64 = 86_400_000_000;
 
 /// A consumer.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +54,13 @@ pub(crate) struct Consumer {
     /// What it received and owes for, in microcredits.
     pub(crate) owed: u64,
     pub(crate) served: u64,
+    pub(crate) forwarding: Forwarding,
+    bounds: ConsumerBounds,
+    accounts_asked: u32,
+    /// Jobs that failed since the last one that was served, and when the first of them was asked.
+    failures: u32,
+    failing_since_us: u64,
+    failed_model: Option<ModelSize>,
 }
 
 /// One request of a program.
@@ -90,6 +103,10 @@ struct Attempt {
     sent_us: u64,
     first_us: Option<u64>,
     got: u32,
+    chunks: u32,
+    vouchers: u32,
+    /// What came so far, as the provider's meter says.
+    cost: Credits,
     arrives_us: u64,
     looks_at_ms: u64,
 }
@@ -125,6 +142,12 @@ impl Consumer {
             channels_asked: 0,
             owed: 0,
             served: 0,
+            forwarding: Forwarding::default(),
+            bounds: ConsumerBounds::default(),
+            accounts_asked: 0,
+            failures: 0,
+            failing_since_us: 0,
+            failed_model: None,
         }
     }
 
@@ -177,10 +200,21 @@ impl Consumer {
                 Ok(())
             }
             Timer::Starter => {
-                scene.send(0, Message::AskStarter);
+                self.ask_starter(scene);
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Asks for starter credits, once for its own account; who farms them goes on with made-up ones.
+    fn ask_starter(&mut self, scene: &mut Scene<'_, '_>) {
+        let farms = u64::from(self.config(scene).conduct().farms_grants());
+        let account = self.accounts_asked;
+        self.accounts_asked += 1;
+        scene.send(0, Message::AskStarter { account });
+        if let Some(every_us) = DAY_US.checked_div(farms) {
+            scene.after(every_us, Timer::Starter);
         }
     }
 

@@ -3,7 +3,7 @@
 //! An entry takes effect when it is on the disk, and only then does anybody hear of it. Entries that come during a write
 //! wait for the next one together (group commit). What an outage finds unwritten is lost; nobody was told.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use gristmill_ledger::book::{Applied, ApplyError, Book};
 use gristmill_ledger::entry::{
@@ -20,6 +20,8 @@ use gristmill_protocol::tokens::TicketClaims;
 use gristmill_protocol::voucher::Voucher;
 use serde::{Deserialize, Serialize};
 
+use crate::checkers::Place;
+use crate::checkers::conservation::Conservation;
 use crate::engine::{Breach, NodeId};
 use crate::world::event::{Envelope, Message, Timer};
 use crate::world::scene::Scene;
@@ -30,6 +32,7 @@ mod written_book;
 const SWEPT_MAX: usize = 1_000;
 /// Calls that wait for the disk at most; more are answered by nobody, as where a listen queue is full.
 const WAITING_MAX: usize = 100_000;
+const DAY_MS: u64 = 86_400_000;
 
 /// A call that waits for the disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -42,7 +45,7 @@ struct Call {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Asked {
-    Starter,
+    Starter(u32),
     Open(OpenChannelRequest),
     HandIn(#[serde(with = "canonical")] Vec<Signed<Voucher>>),
 }
@@ -60,6 +63,10 @@ pub(crate) struct Coordinator {
     down_since_ms: Option<u64>,
     /// How many calls waited at most.
     pub(crate) waiting_most: usize,
+    /// A second book, kept from the entries alone.
+    second_book: Conservation,
+    /// How many starter grants each address had, on which day.
+    granted: BTreeMap<NodeId, (u64, u32)>,
 }
 
 impl Coordinator {
@@ -82,7 +89,11 @@ impl Coordinator {
             reason: String::new(),
             starter_daily_budget: Credits::ZERO,
         };
-        self.book.apply(&Entry::Grant(grant).check()?, at_ms).map(|_| ())
+        let entry = Entry::Grant(grant);
+        self.book.apply(&entry.clone().check()?, at_ms)?;
+        // Both books begin alike; the first survey says where they do not.
+        let _ = self.second_book.posted(&entry, &self.book, at_ms, Place { node: 0, at_us: 0 });
+        Ok(())
     }
 
     /// How many calls wait for the disk.
@@ -96,7 +107,7 @@ impl Coordinator {
             return;
         }
         let what = match envelope.message {
-            Message::AskStarter => Asked::Starter,
+            Message::AskStarter { account } => Asked::Starter(account),
             Message::OpenChannel(request) => Asked::Open(request),
             Message::HandIn { vouchers } => Asked::HandIn(vouchers),
             _ => return,
@@ -159,7 +170,7 @@ impl Coordinator {
             let waited_us = scene.now_us() - call.came_us;
             scene.tally.coordinator_wait_us.add(waited_us);
             let answer = match call.what {
-                Asked::Starter => self.starter(call.from, scene)?,
+                Asked::Starter(account) => self.starter(call.from, account, scene)?,
                 Asked::Open(request) => self.open(call.from, &request, scene)?,
                 Asked::HandIn(vouchers) => self.settle(vouchers, scene)?,
             };
@@ -178,6 +189,9 @@ impl Coordinator {
         match self.book.apply(&checked, now_ms) {
             Ok(applied) => {
                 scene.trace(POSTED, self.book.sequence());
+                if matches!(applied, Applied::New { .. }) {
+                    self.second_book.posted(checked.entry(), &self.book, now_ms, scene.place())?;
+                }
                 Ok(Ok(applied))
             }
             Err(ApplyError::Refused(refusal)) => {
@@ -190,19 +204,46 @@ impl Coordinator {
         }
     }
 
-    fn starter(&mut self, from: NodeId, scene: &mut Scene<'_, '_>) -> Result<Message, Breach> {
-        let config = &scene.world.config.coordinator;
-        let amount = amount(config.starter_grant.get());
+    /// Whether an address may have one more starter grant today.
+    fn counts_grant(&mut self, from: NodeId, scene: &Scene<'_, '_>) -> bool {
+        let Some(most) = scene.world.config.defences.grants_per_address else {
+            return true;
+        };
+        let day = scene.now_ms() / DAY_MS;
+        let (counted_day, count) = self.granted.entry(from).or_default();
+        if *counted_day != day {
+            (*counted_day, *count) = (day, 0);
+        }
+        *count += 1;
+        *count <= most
+    }
+
+    /// The whole books agree.
+    pub(crate) fn survey(&self, place: Place) -> Result<(), Breach> {
+        self.second_book.survey(&self.book, place)
+    }
+
+    fn starter(&mut self, from: NodeId, number: u32, scene: &mut Scene<'_, '_>) -> Result<Message, Breach> {
+        let defences = &scene.world.config.defences;
+        let amount = defences.starter_grant;
+        if !self.counts_grant(from, scene) {
+            let amount = Credits::ZERO;
+            return Ok(Message::Granted { amount });
+        }
         let grant = Grant {
-            id: grant_id(from, 1),
-            account: scene.world.account(from),
+            id: grant_id(from, 1 + u128::from(number)),
+            account: scene.world.account_of(from, number),
             amount,
             kind: GrantKind::Starter,
             reason: String::new(),
-            starter_daily_budget: self::amount(config.starter_daily_budget.get()),
+            starter_daily_budget: defences.starter_daily_budget,
         };
         let posted = self.post(Entry::Grant(grant), scene)?;
         let amount = if posted.is_ok() { amount } else { Credits::ZERO };
+        if number > 0 {
+            scene.tally.farmed += amount.microcredits();
+        }
+        scene.tally.starter_given += amount.microcredits();
         Ok(Message::Granted { amount })
     }
 
@@ -315,7 +356,7 @@ impl Coordinator {
 const POSTED: u64 = 2;
 
 fn grant_id(node: NodeId, purpose: u128) -> GrantId {
-    GrantId::from_bytes((u128::from(node) << 8 | purpose).to_be_bytes())
+    GrantId::from_bytes((u128::from(node) << 64 | purpose).to_be_bytes())
 }
 
 /// Scenarios bound amounts far below the largest one.

@@ -2,7 +2,6 @@
 
 use gristmill_protocol::ids::ChannelId;
 use gristmill_protocol::job::RequestId;
-use serde::{Deserialize, Serialize};
 
 use crate::world::event::JobId;
 
@@ -12,15 +11,6 @@ pub(crate) const BYTES_PER_TOKEN: u64 = 4;
 pub(crate) const INPUT_TOKENS_MAX: u32 = 60_000;
 const BEFORE_TEXT: &str = r#"{"choices":[{"delta":{"content":""#;
 const AFTER_TEXT: &str = r#""}}]}"#;
-
-/// What a program asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Request {
-    /// The place of the model in the list of the consumer's group.
-    pub(crate) model: u16,
-    pub(crate) input_tokens: u32,
-    pub(crate) output_tokens: u32,
-}
 
 /// The body: how many tokens it has and how many are wanted, and text.
 pub(crate) fn body(input_tokens: u32, output_tokens: u32) -> Vec<u8> {

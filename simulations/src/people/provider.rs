@@ -1,19 +1,21 @@
 //! A provider: slots, engines, sessions, channels and listings, as a node has them.
 
+mod as_text;
 mod engine;
 mod jobs;
 mod listings;
 mod money;
+mod prices;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use gristmill_protocol::board::Board;
 use gristmill_protocol::channel::ProviderChannel;
 use gristmill_protocol::codec::canonical;
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::Signed;
 use gristmill_protocol::ids::ChannelId;
 use gristmill_protocol::session::provider::ProviderSession;
-use gristmill_protocol::session::restore::RestoreError;
 use gristmill_protocol::tokens::TicketClaims;
 use gristmill_protocol::usage::Price;
 use gristmill_protocol::voucher::Voucher;
@@ -21,6 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use super::coordinator::amount;
 use super::job_text;
+use super::popularity::ModelSize;
+use super::pricing::Strategy;
+use crate::checkers::bounds::ProviderBounds;
 use crate::engine::{Breach, NodeId};
 use crate::world::config::ProviderGroup;
 use crate::world::event::{Envelope, Message, StreamId, Timer};
@@ -41,11 +46,19 @@ pub(crate) struct Provider {
     running: u32,
     channels: BTreeMap<ChannelId, Channel>,
     is_persisting: bool,
-    price: Price,
+    offers: Vec<Offered>,
+    /// Hears of the others, where its prices depend on them.
+    pub(crate) board: Option<Kept<Board>>,
+    /// When it set its prices last, and how busy it had been by then, in microseconds.
+    priced_us: u64,
+    busy_when_priced_us: u64,
+    bounds: ProviderBounds,
     published: u32,
     /// When the last listing was published, in microseconds, and whether it had a free slot.
     said_us: u64,
     said_free: bool,
+    /// Whether nothing was published since it came online.
+    is_fresh: bool,
     /// When it is published again at the latest, and when the next look is planned, in microseconds.
     renews_us: u64,
     looks_us: u64,
@@ -59,11 +72,27 @@ pub(crate) struct Provider {
     pub(crate) busy_us: u64,
 }
 
+/// A model on offer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Offered {
+    model: ModelSize,
+    /// Per million output tokens; nothing where it offers nothing now.
+    price: Option<Credits>,
+    /// What it asked when it last offered it.
+    usual: Credits,
+    #[serde(with = "as_text")]
+    strategy: Option<Strategy>,
+}
+
 /// One job.
 #[derive(Debug, Serialize, Deserialize)]
 struct Job {
     session: Kept<ProviderSession>,
     channel: ChannelId,
+    model: ModelSize,
+    price: Price,
+    /// What was delivered so far, as its meter says.
+    cost: Credits,
     engine: Engine,
     input_tokens: u32,
     output_tokens: u32,
@@ -86,6 +115,26 @@ struct Channel {
     settled: Credits,
 }
 
+impl Offered {
+    fn new(model: ModelSize, config: &ProviderGroup) -> Self {
+        let usual = config.output_price.map_or(model.usual_price(), |price| amount(price.get()));
+        Self {
+            model,
+            price: Some(usual),
+            usual,
+            strategy: config.pricing.clone(),
+        }
+    }
+}
+
+/// Input tokens cost one part in so many of what output tokens do, as is usual for open models.
+const INPUT_PRICE_PARTS: u64 = 4;
+
+/// The price of a model's tokens.
+fn price_of(output: Credits) -> Price {
+    Price::per_million_tokens(amount(output.microcredits() / INPUT_PRICE_PARTS), output)
+}
+
 impl Provider {
     /// A provider of a group.
     pub(crate) fn new(group: u16, config: &ProviderGroup) -> Self {
@@ -96,13 +145,19 @@ impl Provider {
             running: 0,
             channels: BTreeMap::new(),
             is_persisting: false,
-            price: Price::per_million_tokens(
-                amount(config.input_price.get()),
-                amount(config.output_price.get()),
-            ),
+            offers: config
+                .offered()
+                .into_iter()
+                .map(|model| Offered::new(model, config))
+                .collect(),
+            board: config.pricing.is_some().then(|| Kept::Awake(Board::default())),
+            priced_us: 0,
+            busy_when_priced_us: 0,
+            bounds: ProviderBounds::default(),
             published: 0,
             said_us: 0,
             said_free: false,
+            is_fresh: true,
             renews_us: 0,
             looks_us: 0,
             hands_in_us: 0,
@@ -131,12 +186,6 @@ impl Provider {
     pub(crate) fn unpaid(&self) -> u64 {
         let unpaid = |channel: &Channel| channel.account.unpaid().microcredits();
         self.channels.values().map(unpaid).sum()
-    }
-
-    /// The most that is unpaid on one channel, and the window that bounds it.
-    pub(crate) fn unpaid_most(&self) -> Option<(Credits, Credits)> {
-        let of = |channel: &Channel| (channel.account.unpaid(), channel.account.window());
-        self.channels.values().map(of).max()
     }
 
     pub(crate) fn message(&mut self, envelope: Envelope, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
@@ -187,13 +236,15 @@ impl Provider {
         }
         self.queue.clear();
         self.running = 0;
-        for channel in self.channels.values_mut() {
+        let place = scene.place();
+        for (id, channel) in &mut self.channels {
             let promised = channel.account.vouchered().microcredits();
             let kept = channel
                 .persisted
                 .as_ref()
                 .map_or(0, |voucher| voucher.content_unchecked().cumulative.microcredits());
             scene.tally.lost_vouchers += promised - kept.min(promised);
+            self.bounds.lost_power(*id, amount(kept), place.at_us, place)?;
             scene.tally.unpaid += channel.account.unpaid().microcredits();
             channel.account = ProviderChannel::new(
                 &channel.ticket,
@@ -207,20 +258,27 @@ impl Provider {
 
     /// It is back, with what its disk has.
     pub(crate) fn comes_back(&mut self, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
-        scene.tell(None, || "It is back.".to_owned());
+        scene.tell(None, || "It is online.".to_owned());
+        self.is_fresh = true;
+        self.renews_us = 0;
         self.look_at_listing(scene)?;
         self.begin_hand_ins(scene);
         Ok(())
     }
 
     /// Wakes what was read from a snapshot.
-    pub(crate) fn wake(&mut self, scene: &Wakening<'_>) -> Result<(), RestoreError> {
+    pub(crate) fn wake(&mut self, scene: &Wakening<'_>) -> Result<(), String> {
         let part = scene.tokens_per_chunk(self.group);
+        if let Some(board) = &mut self.board {
+            let find = |digest: &[u8; 32]| scene.world.catalogue.by_digest(digest);
+            board.wake(|snapshot| Board::restore(snapshot, find)).map_err(|error| error.to_string())?;
+        }
         for job in self.jobs.values_mut() {
-            let made = job.engine.handed_over(part);
+            let made = job.engine.handed_over();
             let output = job_text::answer(made, part);
             job.session
-                .wake(|snapshot| ProviderSession::restore(snapshot, scene.keypair(), &[], &output))?;
+                .wake(|snapshot| ProviderSession::restore(snapshot, scene.keypair(), &[], &output))
+                .map_err(|error| error.to_string())?;
         }
         Ok(())
     }

@@ -29,7 +29,8 @@ impl Publisher {
             .map(|number| format!("model-{number}-8b-instruct"))
             .collect();
         let price = Price::per_million_tokens(Credits::micro(100_000), Credits::micro(400_000));
-        let listing = listing(scene, &names, &price, (4, 4), TTL_MS);
+        let offered: Vec<_> = names.iter().map(|name| (name.as_str(), price.clone())).collect();
+        let listing = listing(scene, &offered, (4, 4), TTL_MS);
         publish(scene, sequence, listing)?;
         let jitter_us = scene.random().below(1_000_000);
         scene.after(every_us + jitter_us, Timer::Listing);
@@ -40,14 +41,13 @@ impl Publisher {
 /// What a provider says of itself now. Its address names its node.
 pub(super) fn listing(
     scene: &Scene<'_, '_>,
-    models: &[String],
-    price: &Price,
+    offers: &[(&str, Price)],
     (slots, free_slots): (u16, u16),
     ttl_ms: u64,
 ) -> Listing {
-    let offer = |model: &String| Offer {
+    let offer = |(model, price): &(&str, Price)| Offer {
         kind: JobKind::ChatCompletions,
-        model: model.clone(),
+        model: (*model).to_owned(),
         weights_digest: None,
         quantization: "q4_k_m".to_owned(),
         context_length: 131_072,
@@ -67,7 +67,7 @@ pub(super) fn listing(
         coordinators: vec![scene.world.coordinator_account()],
         region: String::new(),
         privacy: PrivacyTier::Standard,
-        offers: models.iter().map(offer).collect(),
+        offers: offers.iter().map(offer).collect(),
         slots,
         free_slots,
         certificates: vec![],
@@ -79,6 +79,6 @@ pub(super) fn publish(scene: &mut Scene<'_, '_>, sequence: u32, listing: Listing
     let sealed = listing
         .seal(&scene.keypair())
         .map_err(|error| scene.breach("own listing", error.to_string()))?;
-    scene.publish(sequence, sealed);
+    scene.publish(sequence, sealed, true);
     Ok(())
 }

@@ -5,12 +5,14 @@ use gristmill_protocol::board::Board;
 use super::config::{Boards, FaultKind, MarketConfig};
 use super::event::{Event, Timer};
 use super::kept::Kept;
-use super::node::{Node, Role, Shard};
+use super::node::{Node, Reader, Role, Shard};
 use super::roster::Part;
 use super::scene::Scene;
 use super::{EPOCH_MS, MarketWorld};
 use crate::engine::random::Random;
 use crate::engine::{NodeId, Simulation, node_at, nodes_of_shard};
+use crate::checkers::forwarding::Forwarding;
+use crate::gossip::Peer;
 use crate::people::consumer::Consumer;
 use crate::people::coordinator::{self, Coordinator};
 use crate::people::provider::Provider;
@@ -42,7 +44,7 @@ fn states_of(world: &MarketWorld, shard: usize) -> Shard {
             // Providers go online one after the other.
             is_down: matches!(role.as_deref(), Some(Role::Provider(_))),
             role,
-            ..Node::default()
+            peer: Peer::new(0),
         }
     };
     Shard {
@@ -63,7 +65,12 @@ fn role(world: &MarketWorld, node: NodeId) -> Option<Role> {
         Part::Consumer(group) => Some(Role::Consumer(Consumer::new(number(group)))),
         Part::Publisher => Some(Role::Publisher(Publisher::default())),
         Part::Bystander => {
-            (world.config.boards == Boards::Everyone).then(|| Role::Reader(Kept::Awake(Board::default())))
+            (world.config.boards == Boards::Everyone).then(|| {
+            Role::Reader(Reader {
+                board: Kept::Awake(Board::default()),
+                forwarding: Forwarding::default(),
+            })
+        })
         }
     }
 }
@@ -85,7 +92,10 @@ fn coordinator(world: &MarketWorld) -> Coordinator {
 fn schedule(simulation: &mut Simulation<MarketWorld>, seed: u64) {
     let (world, _) = simulation.parts();
     let (roster, config) = (world.roster.clone(), world.config.clone());
-    for node in 0..roster.keyed() {
+    for node in 0..roster.nodes() {
+        if !matches!(roster.part(node), Part::Provider(_)) {
+            simulation.schedule(0, node, Event::Join);
+        }
         let mut random = Random::of_purpose(seed, "first event", u64::from(node));
         match roster.part(node) {
             Part::Coordinator => {
@@ -97,9 +107,9 @@ fn schedule(simulation: &mut Simulation<MarketWorld>, seed: u64) {
                 let Some(group) = config.consumers.get(group) else {
                     continue;
                 };
-                let first_us = ASK_FROM_US + random.exponential(group.ask_every_s.get() * 1_000_000);
+                let first_us = ASK_FROM_US + random.exponential(u64::from(group.demand.every_s) * 1_000_000);
                 simulation.schedule(first_us, node, Event::Timer(Timer::Ask));
-                if group.starter {
+                if group.starter || group.conduct().farms_grants() > 0 {
                     simulation.schedule(random.below(10_000_000), node, Event::Timer(Timer::Starter));
                 }
             }

@@ -10,25 +10,7 @@ use gristmill_protocol::listing::{ListingError, OpenedListing};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::NodeId;
-
-/// Which message: its publisher and the publisher's count of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct MessageId(pub u64);
-
-impl MessageId {
-    /// The message that a node published as its so-manieth.
-    #[must_use]
-    pub const fn new(publisher: NodeId, sequence: u32) -> Self {
-        Self((publisher as u64) << 32 | sequence as u64)
-    }
-
-    /// The node that published it.
-    #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half of 64 bits has 32")]
-    pub const fn publisher(self) -> NodeId {
-        (self.0 >> 32) as NodeId
-    }
-}
+use crate::gossip::MessageId;
 
 /// A message that was published.
 #[derive(Clone, Debug)]
@@ -39,6 +21,8 @@ pub struct Published {
     pub at_us: u64,
     /// How many bytes travel.
     pub bytes: u32,
+    /// Whether it is what its signer may say, as its publisher knows.
+    pub is_genuine: bool,
     /// What it says, or why nobody should take it.
     pub opened: Result<Arc<OpenedListing>, ListingError>,
 }
@@ -49,6 +33,7 @@ pub(crate) struct StoredMessage {
     id: MessageId,
     at_us: u64,
     sealed: Vec<u8>,
+    is_genuine: bool,
 }
 
 /// A message and the bytes that travel, for snapshots.
@@ -80,20 +65,23 @@ impl Catalogue {
         }
     }
 
-    /// Adds a message. Those of one publisher come in the order of their numbers.
-    pub fn add(&self, id: MessageId, at_us: u64, sealed: Vec<u8>) {
+    /// Adds a message and says how many bytes it has. Those of one publisher come in the order of their numbers.
+    pub fn add(&self, id: MessageId, at_us: u64, sealed: Vec<u8>, is_genuine: bool) -> u32 {
         let opened = OpenedListing::open(&sealed).map(Arc::new);
         let published = Published {
             id,
             at_us,
             bytes: u32::try_from(sealed.len()).unwrap_or(u32::MAX),
+            is_genuine,
             opened,
         };
+        let bytes = published.bytes;
         let invalid = published.opened.is_err().then(|| sealed.into_boxed_slice());
         if let Some(messages) = self.of_publisher.get(id.publisher() as usize) {
             let mut messages = messages.write().unwrap_or_else(PoisonError::into_inner);
             messages.push_back(Kept { published, invalid });
         }
+        bytes
     }
 
     /// A message that was published lately.
@@ -127,6 +115,7 @@ impl Catalogue {
             stored.extend(messages.iter().map(|kept| StoredMessage {
                 id: kept.published.id,
                 at_us: kept.published.at_us,
+                is_genuine: kept.published.is_genuine,
                 sealed: match (&kept.published.opened, &kept.invalid) {
                     (Ok(opened), _) => opened.sealed().to_vec(),
                     (Err(_), invalid) => invalid.as_deref().unwrap_or_default().to_vec(),
@@ -139,7 +128,7 @@ impl Catalogue {
     /// Takes back what a snapshot kept.
     pub(crate) fn restore(&mut self, stored: Vec<StoredMessage>) {
         for message in stored {
-            self.add(message.id, message.at_us, message.sealed);
+            self.add(message.id, message.at_us, message.sealed, message.is_genuine);
             if let Some(opened) = self.get(message.id).and_then(|published| published.opened.ok()) {
                 self.restored.insert(opened.digest(), opened);
             }

@@ -2,6 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::gossip::GossipConfig;
+use crate::people::conduct::{ConsumerConduct, Defences, Honest, ProviderConduct};
+use crate::people::demand::DemandConfig;
+use crate::people::devices::DeviceClass;
+use crate::people::liars::Liar;
+use crate::people::popularity::ModelSize;
+use crate::people::pricing::Strategy;
 use crate::scenario::{Bounded, Fraction};
 
 /// An amount of microcredits.
@@ -16,6 +23,9 @@ pub struct MarketConfig {
     /// How messages travel.
     #[serde(default)]
     pub links: LinksConfig,
+    /// The parameters of the gossip mesh.
+    #[serde(default)]
+    pub gossip: GossipConfig,
     /// Who keeps the ledger.
     #[serde(default)]
     pub coordinator: CoordinatorConfig,
@@ -25,6 +35,9 @@ pub struct MarketConfig {
     /// Who asks.
     #[serde(default)]
     pub consumers: Vec<ConsumerGroup>,
+    /// What is done against lies.
+    #[serde(default)]
+    pub defences: Defences,
     /// Who publishes listings and does nothing else.
     #[serde(default)]
     pub publishers: PublisherConfig,
@@ -54,8 +67,8 @@ pub enum Boards {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinksConfig {
-    /// How many neighbours each node has on the gossip mesh; even.
-    pub degree: Bounded<2, 32>,
+    /// How many connections each node has, its neighbours on the gossip mesh among them.
+    pub degree: Bounded<1, 64>,
     /// Shortest latency in milliseconds.
     pub latency_min_ms: Bounded<1, 60_000>,
     /// Longest latency in milliseconds.
@@ -65,7 +78,7 @@ pub struct LinksConfig {
 impl Default for LinksConfig {
     fn default() -> Self {
         Self {
-            degree: Bounded::nearest(8),
+            degree: Bounded::nearest(20),
             latency_min_ms: Bounded::nearest(10),
             latency_max_ms: Bounded::nearest(100),
         }
@@ -78,10 +91,6 @@ impl Default for LinksConfig {
 pub struct CoordinatorConfig {
     /// Its share of what is settled, in 1/10,000.
     pub fee_basis_points: Bounded<0, 10_000>,
-    /// What a new account may have to try the market, in microcredits.
-    pub starter_grant: Micro,
-    /// What all starter grants of a day may come to, in microcredits.
-    pub starter_daily_budget: Micro,
     /// How long a write takes to be on disk, in microseconds; twice that at most.
     pub disk_us: Bounded<1, 10_000_000>,
     /// The largest limit of a channel, in microcredits.
@@ -96,8 +105,6 @@ impl Default for CoordinatorConfig {
     fn default() -> Self {
         Self {
             fee_basis_points: Bounded::nearest(250),
-            starter_grant: Bounded::nearest(1_000_000),
-            starter_daily_budget: Bounded::nearest(100_000_000),
             disk_us: Bounded::nearest(2_000),
             channel_limit_max: Bounded::nearest(100_000_000),
             channel_life_max_s: Bounded::nearest(86_400),
@@ -114,30 +121,37 @@ pub struct ProviderGroup {
     pub name: String,
     /// How many.
     pub count: Bounded<0, 100_000>,
-    /// The models on offer.
-    #[serde(default = "one_model")]
-    pub models: Vec<String>,
+    /// What it computes with: speed and slots follow from it where they are not written.
+    #[serde(default = "usual_device")]
+    pub device: DeviceClass,
+    /// The models on offer; where none is named, the largest one that fits the device.
+    #[serde(default)]
+    pub models: Vec<ModelSize>,
     /// How many jobs run at once.
-    #[serde(default = "bounded::<1, 1_000, 4>")]
-    pub slots: Bounded<1, 1_000>,
+    pub slots: Option<Bounded<1, 1_000>>,
     /// How many jobs wait for a slot at most.
     #[serde(default = "bounded::<0, 1_000, 4>")]
     pub queue: Bounded<0, 1_000>,
-    /// Input tokens that one slot reads in a second.
-    #[serde(default = "bounded::<1, 1_000_000, 2_000>")]
-    pub input_tokens_per_s: Bounded<1, 1_000_000>,
-    /// Output tokens that one slot writes in a second.
-    #[serde(default = "bounded::<1, 100_000, 50>")]
-    pub output_tokens_per_s: Bounded<1, 100_000>,
+    /// Input tokens that one slot reads in a second, whatever the model.
+    pub input_tokens_per_s: Option<Bounded<1, 1_000_000>>,
+    /// Output tokens that one slot writes in a second, whatever the model.
+    pub output_tokens_per_s: Option<Bounded<1, 100_000>>,
     /// How many output tokens come in one message: more of them cost fewer events.
     #[serde(default = "bounded::<1, 4_096, 16>")]
     pub tokens_per_chunk: Bounded<1, 4_096>,
-    /// Microcredits per million input tokens.
-    #[serde(default = "bounded::<0, 1_000_000_000_000, 100_000>")]
-    pub input_price: Micro,
-    /// Microcredits per million output tokens.
-    #[serde(default = "bounded::<0, 1_000_000_000_000, 400_000>")]
-    pub output_price: Micro,
+    /// Microcredits per million output tokens at the beginning; what is usual for the model where it is not written.
+    /// Input tokens cost a quarter.
+    pub output_price: Option<Micro>,
+    /// How it changes its prices; never where it is not written.
+    pub pricing: Option<Strategy>,
+    /// What it pays for a kilowatt-hour, in microcredits.
+    #[serde(default = "bounded::<0, 100_000_000, 300_000>")]
+    pub power_price: Bounded<0, 100_000_000>,
+    /// What it lies about.
+    pub lie: Option<Liar>,
+    /// How far its clock is ahead of UTC, in minutes.
+    #[serde(default)]
+    pub utc_offset_minutes: i32,
     /// Most unpaid work that is extended on a channel, in microcredits.
     #[serde(default = "bounded::<0, 1_000_000_000_000, 50_000>")]
     pub credit_window: Micro,
@@ -166,18 +180,14 @@ pub struct ConsumerGroup {
     pub name: String,
     /// How many.
     pub count: Bounded<0, 100_000>,
-    /// The models that are asked for, the most popular one first.
-    #[serde(default = "one_model")]
-    pub models: Vec<String>,
-    /// Mean seconds between two requests of one consumer.
-    #[serde(default = "bounded::<1, 31_536_000, 60>")]
-    pub ask_every_s: Bounded<1, 31_536_000>,
-    /// Mean tokens of a prompt.
-    #[serde(default = "bounded::<1, 100_000, 500>")]
-    pub input_tokens: Bounded<1, 100_000>,
-    /// Mean tokens of an answer.
-    #[serde(default = "bounded::<1, 100_000, 200>")]
-    pub output_tokens: Bounded<1, 100_000>,
+    /// When each asks, and for what.
+    #[serde(default)]
+    pub demand: DemandConfig,
+    /// How far its clock is ahead of UTC, in minutes.
+    #[serde(default)]
+    pub utc_offset_minutes: i32,
+    /// What it lies about.
+    pub lie: Option<Liar>,
     /// Microcredits that each has at the beginning.
     #[serde(default = "bounded::<0, 1_000_000_000_000, 10_000_000>")]
     pub credits: Micro,
@@ -270,6 +280,57 @@ const fn all() -> Fraction {
     Fraction::percent(100)
 }
 
-fn one_model() -> Vec<String> {
-    vec!["guide-8b".to_owned()]
+const fn usual_device() -> DeviceClass {
+    DeviceClass::Rtx3090
+}
+
+impl ProviderGroup {
+    /// The models on offer.
+    #[must_use]
+    pub fn offered(&self) -> Vec<ModelSize> {
+        match self.models.as_slice() {
+            [] => vec![self.device.largest_model()],
+            models => models.to_vec(),
+        }
+    }
+
+    /// How many jobs run at once.
+    #[must_use]
+    pub fn slots(&self) -> u64 {
+        self.slots.map_or(u64::from(self.device.figures().slots), Bounded::get)
+    }
+
+    /// Microseconds for reading a prompt.
+    #[must_use]
+    pub fn reading_us(&self, model: ModelSize, tokens: u32) -> u64 {
+        let tokens = u64::from(tokens);
+        self.input_tokens_per_s.map_or_else(
+            || self.device.input_us(model, tokens),
+            |speed| tokens * 1_000_000 / speed.get(),
+        )
+    }
+
+    /// Microseconds for writing so many tokens.
+    #[must_use]
+    pub fn writing_us(&self, model: ModelSize, tokens: u32) -> u64 {
+        let tokens = u64::from(tokens);
+        self.output_tokens_per_s.map_or_else(
+            || self.device.output_token_us(model) * tokens,
+            |speed| tokens * 1_000_000 / speed.get(),
+        )
+    }
+
+    /// How it behaves.
+    #[must_use]
+    pub fn conduct(&self) -> &dyn ProviderConduct {
+        self.lie.as_ref().map_or(&Honest, Liar::provider)
+    }
+}
+
+impl ConsumerGroup {
+    /// How it behaves.
+    #[must_use]
+    pub fn conduct(&self) -> &dyn ConsumerConduct {
+        self.lie.as_ref().map_or(&Honest, Liar::consumer)
+    }
 }

@@ -9,21 +9,105 @@ use gristmill_protocol::job::{ConsumerFrame, ProviderFrame};
 use gristmill_protocol::voucher::Voucher;
 use serde::{Deserialize, Serialize};
 
-use super::catalogue::MessageId;
 use crate::engine::NodeId;
+use crate::gossip::{self, Ids, Link, MessageId, Payload};
 use gristmill_protocol::codec::canonical;
 
 /// What can happen to a node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// A listing arrived from a neighbour.
-    Gossip(MessageId),
+    /// Something came from a neighbour on the gossip mesh.
+    Gossip(Gossip),
+    /// The heartbeat of the gossip mesh: its number.
+    Heartbeat(u32),
+    /// The node joins the gossip mesh.
+    Join,
     /// Something that the node waited for is due.
     Timer(Timer),
     /// A message arrived.
     Message(Box<Envelope>),
     /// A fault of the scenario begins or ends: its place in the list.
     Fault(u32),
+}
+
+/// What comes over a link of the gossip mesh, packed so that an event stays small.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Gossip {
+    /// A message.
+    Publish {
+        /// Which.
+        id: MessageId,
+        /// Bytes of its content.
+        bytes: u32,
+        /// Over how many links it has come.
+        hops: u8,
+        /// Whether it was asked for.
+        asked: bool,
+        /// The link.
+        link: Link,
+    },
+    /// "I hear the topic."
+    Subscribe(Link),
+    /// "These I have."
+    IHave(Link, Box<Ids>),
+    /// "Send me these."
+    IWant(Link, Box<Ids>),
+    /// "Do not send me this one."
+    IDontWant(Link, MessageId),
+    /// "You are in my mesh now."
+    Graft(Link),
+    /// "You are not in my mesh", and for how many seconds.
+    Prune(Link, u16),
+    /// The connection is gone.
+    Gone(Link),
+    /// The neighbour is back and connects anew; whether this node dials.
+    Back(Link, bool),
+}
+
+impl Gossip {
+    /// What travels over a link.
+    #[must_use]
+    pub fn new(link: Link, payload: Payload) -> Self {
+        match payload {
+            Payload::Publish { message, hops, asked } => Self::Publish {
+                id: message.id,
+                bytes: message.bytes,
+                hops,
+                asked,
+                link,
+            },
+            Payload::Subscribe => Self::Subscribe(link),
+            Payload::IHave(ids) => Self::IHave(link, ids),
+            Payload::IWant(ids) => Self::IWant(link, ids),
+            Payload::IDontWant(id) => Self::IDontWant(link, id),
+            Payload::Graft => Self::Graft(link),
+            Payload::Prune { backoff_s } => Self::Prune(link, backoff_s),
+        }
+    }
+
+    /// The link and what came over it; nothing where a connection came or went.
+    #[must_use]
+    pub fn unpack(self) -> Result<(Link, Payload), Self> {
+        Ok(match self {
+            Self::Publish {
+                id,
+                bytes,
+                hops,
+                asked,
+                link,
+            } => {
+                let message = gossip::Message { id, bytes };
+                (link, Payload::Publish { message, hops, asked })
+            }
+            Self::Subscribe(link) => (link, Payload::Subscribe),
+            Self::IHave(link, ids) => (link, Payload::IHave(ids)),
+            Self::IWant(link, ids) => (link, Payload::IWant(ids)),
+            Self::IDontWant(link, id) => (link, Payload::IDontWant(id)),
+            Self::Graft(link) => (link, Payload::Graft),
+            Self::Prune(link, backoff_s) => (link, Payload::Prune { backoff_s }),
+            connection @ (Self::Gone(_) | Self::Back(..)) => return Err(connection),
+        })
+    }
 }
 
 /// One job of a consumer: the consumer's number and its count of it.
@@ -128,8 +212,11 @@ pub struct Envelope {
 /// streams.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Message {
-    /// A consumer wants its starter credits.
-    AskStarter,
+    /// Somebody wants the starter credits of an account: 0 is its own, others it has made up.
+    AskStarter {
+        /// Which.
+        account: u32,
+    },
     /// What it was given; nothing where it was refused.
     Granted {
         /// How much.
@@ -195,7 +282,7 @@ impl Message {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let bytes = match self {
-            Self::AskStarter | Self::Granted { .. } | Self::NoTicket { .. } => CALL_BYTES,
+            Self::AskStarter { .. } | Self::Granted { .. } | Self::NoTicket { .. } => CALL_BYTES,
             Self::OpenChannel(_) => CALL_BYTES + 150,
             Self::Ticket { token, .. } => CALL_BYTES + token.len(),
             Self::HandIn { vouchers } => {

@@ -50,7 +50,7 @@ pub fn figures(simulation: &mut Simulation<MarketWorld>) -> Figures {
     shards.iter().for_each(|shard| tally.merge(&shard.tally));
     let mut figures = Figures::default();
     figures.of_jobs(&tally);
-    figures.of_gossip(&tally, f64::from(world.roster.nodes()));
+    figures.of_gossip(&tally, &shards);
     figures.of_money(world, &shards, &tally);
     figures.of_memory(&shards);
     figures.of_time(&world.surveyed.points);
@@ -112,6 +112,11 @@ impl Figures {
             ("output_tokens", tally.output_tokens),
             ("provider_departures", tally.departures),
             ("messages_lost", tally.lost),
+            ("starter_given", tally.starter_given),
+            ("starter_farmed", tally.farmed),
+            ("consumers_vanished", tally.vanished),
+            ("lies_found", tally.lies_found),
+            ("inflated_tokens", tally.inflated_tokens),
         ] {
             self.set(name, number(count));
         }
@@ -131,24 +136,26 @@ impl Figures {
         self.spread("coordinator_wait_us", "us", &tally.coordinator_wait_us);
     }
 
-    fn of_gossip(&mut self, tally: &Tally, nodes: f64) {
-        let others = (nodes - 1.0).max(1.0);
+    fn of_gossip(&mut self, tally: &Tally, shards: &[&mut Shard]) {
+        let (mut nodes, mut sent_bytes, mut duplicates) = (0_u64, tally.past_gossip_bytes, 0_u64);
+        for node in shards.iter().flat_map(|shard| &shard.nodes) {
+            let traffic = node.peer.traffic();
+            nodes += 1;
+            sent_bytes += traffic.sent_bytes;
+            duplicates += u64::from(traffic.duplicates);
+        }
+        let others = number(nodes.saturating_sub(1).max(1));
         self.set("listings_published", number(tally.published));
         self.set("gossip_deliveries", number(tally.heard));
-        self.set("gossip_duplicates", number(tally.heard_again));
-        self.set("gossip_bytes", number(tally.gossip_bytes));
-        self.set(
-            "gossip_bytes_per_node",
-            number(tally.gossip_bytes) / nodes.max(1.0),
-        );
+        self.set("gossip_invalid_heard", number(tally.invalid_heard));
+        self.set("gossip_duplicates", number(duplicates));
+        self.set("gossip_bytes", number(sent_bytes));
+        self.set("gossip_bytes_per_node", share(sent_bytes, nodes));
         self.set("message_bytes", number(tally.message_bytes));
         if tally.published > 0 {
-            self.set(
-                "gossip_reach",
-                number(tally.heard) / number(tally.published) / others,
-            );
+            self.set("gossip_reach", number(tally.heard) / number(tally.published) / others);
         }
-        self.set("duplicates_per_delivery", share(tally.heard_again, tally.heard));
+        self.set("duplicates_per_delivery", share(duplicates, tally.heard));
         self.spread("gossip_delivery_ms", "ms", &tally.delivery_ms);
     }
 

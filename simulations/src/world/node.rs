@@ -4,17 +4,18 @@ use gristmill_protocol::board::Board;
 use serde::{Deserialize, Serialize};
 
 use super::kept::Kept;
-use super::overlay::Overlay;
 use super::tally::Tally;
+use crate::checkers::forwarding::Forwarding;
+use crate::gossip::Peer;
 use crate::people::consumer::Consumer;
 use crate::people::coordinator::Coordinator;
 use crate::people::provider::Provider;
 use crate::people::publisher::Publisher;
 
 /// A node: its place on the gossip overlay, and what else it does.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Node {
-    pub(crate) overlay: Overlay,
+    pub(crate) peer: Peer,
     /// Whether it is offline.
     pub(crate) is_down: bool,
     pub(crate) role: Option<Box<Role>>,
@@ -28,7 +29,14 @@ pub(crate) enum Role {
     Consumer(Consumer),
     Publisher(Publisher),
     /// Keeps what it hears, as real nodes do.
-    Reader(Kept<Board>),
+    Reader(Reader),
+}
+
+/// A bystander's board.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Reader {
+    pub(crate) board: Kept<Board>,
+    pub(crate) forwarding: Forwarding,
 }
 
 /// The nodes of a shard, and what was counted there.
@@ -48,7 +56,7 @@ impl Node {
     /// Bytes of the engine and the overlay, heap included.
     #[must_use]
     pub fn idle_bytes(&self) -> usize {
-        ENGINE_BYTES + size_of::<Self>() + self.overlay.heap_bytes()
+        ENGINE_BYTES + size_of::<Self>() - size_of::<Peer>() + self.peer.memory_bytes()
     }
 
     /// Bytes of what the node does beside, without the listings, which all boards share: the sizes of its structures
@@ -63,7 +71,7 @@ impl Node {
                 Role::Coordinator(_) | Role::Publisher(_) => 0,
                 Role::Provider(provider) => provider.heap_bytes(),
                 Role::Consumer(consumer) => consumer.heap_bytes(),
-                Role::Reader(board) => board_bytes(board),
+                Role::Reader(reader) => board_bytes(&reader.board),
             }
     }
 }

@@ -1,108 +1,108 @@
-//! A node's place on the gossip overlay: its neighbours, and what it has heard.
-
-use serde::{Deserialize, Serialize};
+//! A node's place on the gossip mesh: the state machine of gossipsub, its links and its post.
 
 use super::MarketWorld;
-use super::catalogue::MessageId;
-use super::event::Event;
+use super::event::{Event, Gossip};
 use super::tally::Tally;
-use crate::engine::random::Random;
 use crate::engine::{Context, NodeId};
+use crate::gossip::{Effect, Link, Message, Peer, Step, Verdict};
 
-/// How many messages are remembered as heard.
-const HEARD_MAX: usize = 512;
-/// Bytes around a listing on the wire: topic, framing, sender.
-const FRAME_BYTES: u64 = 60;
-
-/// What a node remembers of gossip.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Overlay {
-    heard: Vec<MessageId>,
-    next: u32,
+/// What an event of the mesh needs beside the peer.
+pub(crate) struct Mesh<'a, 'c> {
+    pub(crate) world: &'a MarketWorld,
+    pub(crate) context: &'a mut Context<'c, Event>,
+    pub(crate) tally: &'a mut Tally,
 }
 
-impl Overlay {
-    /// Bytes on the heap.
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.heard.capacity() * size_of::<MessageId>()
+impl Mesh<'_, '_> {
+    /// Lets a peer take a step, and sends what it wants sent.
+    fn step(&mut self, take: impl FnOnce(&mut Step<'_, crate::engine::Random>)) {
+        let mut effects = Vec::new();
+        take(&mut Step {
+            settings: &self.world.gossip,
+            now_us: self.context.now_us(),
+            random: self.context.random(),
+            effects: &mut effects,
+        });
+        let node = self.context.node();
+        for effect in effects {
+            match effect {
+                Effect::Send { link, payload } => {
+                    let to = self.world.graph.peer(node, link);
+                    self.send(to, Gossip::new(link, payload));
+                }
+                Effect::Wake { at_us, beat } => {
+                    let delay_us = at_us.saturating_sub(self.context.now_us());
+                    self.context.after(delay_us, Event::Heartbeat(beat));
+                }
+            }
+        }
     }
 
-    fn is_new(&mut self, id: MessageId) -> bool {
-        if self.heard.contains(&id) {
-            return false;
+    fn send(&mut self, to: NodeId, gossip: Gossip) {
+        let node = self.context.node();
+        match self.world.links.delay_us(node, to, self.context.random()) {
+            Some(delay_us) => self.context.send(to, delay_us, Event::Gossip(gossip)),
+            None => self.tally.lost += 1,
         }
-        if self.heard.len() < HEARD_MAX {
-            self.heard.push(id);
-        } else if let Some(oldest) = self.heard.get_mut(self.next as usize % HEARD_MAX) {
-            *oldest = id;
-        }
-        self.next = self.next.wrapping_add(1);
-        true
     }
 
-    /// Sends a message of this node's own to all neighbours.
-    pub(super) fn publish(
-        &mut self,
-        world: &MarketWorld,
-        id: MessageId,
-        context: &mut Context<'_, Event>,
-        tally: &mut Tally,
-    ) {
-        self.is_new(id);
-        forward(world, id, context, tally);
+    /// Connects to all neighbours.
+    pub(crate) fn join(&mut self, peer: &mut Peer) {
+        self.tally.past_gossip_bytes += peer.traffic().sent_bytes;
+        *peer = Peer::new(self.context.now_us());
+        let node = self.context.node();
+        for (link, _, dials) in self.world.graph.links(node) {
+            self.step(|step| peer.connect(link, dials, step));
+        }
     }
 
-    /// A message arrived; says whether for the first time.
-    pub(super) fn hear(&mut self, id: MessageId, tally: &mut Tally) -> bool {
-        let is_new = self.is_new(id);
-        if is_new {
-            tally.heard += 1;
-        } else {
-            tally.heard_again += 1;
+    /// Neighbours see that the connection is gone: at once, or after a silence where the node crashed.
+    pub(crate) fn leave(&mut self, crash: bool) {
+        let node = self.context.node();
+        for (link, neighbour, _) in self.world.graph.links(node) {
+            if crash {
+                let silence_us = self.world.links.silence_us();
+                self.context.send(neighbour, silence_us, Event::Gossip(Gossip::Gone(link)));
+            } else {
+                self.send(neighbour, Gossip::Gone(link));
+            }
         }
-        is_new
+    }
+
+    /// Connects to all neighbours after it was away; they greet it as a newcomer.
+    pub(crate) fn rejoin(&mut self, peer: &mut Peer) {
+        let node = self.context.node();
+        for (link, neighbour, dials) in self.world.graph.links(node) {
+            self.send(neighbour, Gossip::Back(link, !dials));
+        }
+        self.join(peer);
+    }
+
+    /// Something came over a link. `validate` is asked about a message that is new.
+    pub(crate) fn receive(&mut self, peer: &mut Peer, gossip: Gossip, validate: impl FnOnce(crate::gossip::MessageId) -> Verdict) {
+        match gossip.unpack() {
+            Ok((link, payload)) => self.step(|step| peer.receive(link, payload, validate, step)),
+            Err(Gossip::Back(link, dials)) => {
+                self.step(|step| peer.disconnect(link, step));
+                self.step(|step| peer.connect(link, dials, step));
+            }
+            Err(Gossip::Gone(link)) => self.step(|step| peer.disconnect(link, step)),
+            Err(_) => {}
+        }
+    }
+
+    pub(crate) fn heartbeat(&mut self, peer: &mut Peer, beat: u32) {
+        self.step(|step| peer.heartbeat(beat, step));
+    }
+
+    pub(crate) fn publish(&mut self, peer: &mut Peer, message: Message) {
+        self.step(|step| {
+            peer.publish(message, step);
+        });
     }
 }
 
-/// Sends a message to all neighbours.
-pub(super) fn forward(
-    world: &MarketWorld,
-    id: MessageId,
-    context: &mut Context<'_, Event>,
-    tally: &mut Tally,
-) {
-    let bytes = world
-        .catalogue
-        .get(id)
-        .map_or(0, |published| u64::from(published.bytes));
-    let node = context.node();
-    for neighbour in neighbours(world, node) {
-        tally.gossip_bytes += bytes + FRAME_BYTES;
-        match world.links.delay_us(node, neighbour, context.random()) {
-            Some(delay_us) => context.send(neighbour, delay_us, Event::Gossip(id)),
-            None => tally.lost += 1,
-        }
-    }
-}
-
-/// The neighbours of a node: at distances that are the same for all, so that nobody has to remember them.
-fn neighbours(world: &MarketWorld, node: NodeId) -> impl Iterator<Item = NodeId> {
-    let nodes = world.roster.nodes().max(1);
-    let pairs = world.config.links.degree.get() / 2;
-    let seed = world.seed;
-    (0..pairs).flat_map(move |pair| {
-        let mut random = Random::of_purpose(seed, "distance of neighbours", pair);
-        let distance = if pair == 0 {
-            1
-        } else {
-            1 + random.below(u64::from(nodes).saturating_sub(1).max(1))
-        };
-        let distance = NodeId::try_from(distance).unwrap_or(1);
-        let forth = (u64::from(node) + u64::from(distance)) % u64::from(nodes);
-        let back = (u64::from(node) + u64::from(nodes - distance % nodes)) % u64::from(nodes);
-        [forth, back]
-            .into_iter()
-            .filter_map(|neighbour| NodeId::try_from(neighbour).ok())
-            .filter(move |neighbour| *neighbour != node)
-    })
+/// The most links that a scenario can ask for.
+pub(crate) fn degree(links: u64) -> Link {
+    Link::try_from(links).unwrap_or(crate::gossip::LINKS_MAX)
 }

@@ -2,13 +2,14 @@
 
 use gristmill_protocol::identity::{AccountId, Keypair};
 
-use super::catalogue::MessageId;
 use super::event::{Envelope, Event, JobId, Message, StreamId, Timer};
-use super::overlay::Overlay;
+use super::overlay::Mesh;
 use super::tally::Tally;
 use super::{EPOCH_MS, MarketWorld};
+use crate::checkers::Place;
 use crate::engine::random::Random;
 use crate::engine::{Breach, Context, NodeId};
+use crate::gossip::{Message as Listing, MessageId, Peer};
 
 /// What surrounds a node while one event happens to it.
 pub struct Scene<'a, 'c> {
@@ -17,10 +18,10 @@ pub struct Scene<'a, 'c> {
     /// What is counted.
     pub tally: &'a mut Tally,
     pub(super) context: &'a mut Context<'c, Event>,
-    pub(super) overlay: &'a mut Overlay,
+    pub(super) peer: &'a mut Peer,
 }
 
-impl Scene<'_, '_> {
+impl<'c> Scene<'_, 'c> {
     /// Which node it is.
     #[must_use]
     pub const fn node(&self) -> NodeId {
@@ -107,12 +108,38 @@ impl Scene<'_, '_> {
     }
 
     /// Publishes a listing.
-    pub fn publish(&mut self, sequence: u32, sealed: Vec<u8>) {
+    ///
+    /// `is_genuine` says whether it is what its signer may say: what boards find out by themselves.
+    pub fn publish(&mut self, sequence: u32, sealed: Vec<u8>, is_genuine: bool) {
         let id = MessageId::new(self.node(), sequence);
-        self.world.catalogue.add(id, self.now_us(), sealed);
-        self.tally.published += 1;
+        let bytes = self.world.catalogue.add(id, self.now_us(), sealed, is_genuine);
+        if is_genuine {
+            self.tally.published += 1;
+        }
         self.context.trace(PUBLISHED, id.0);
-        self.overlay.publish(self.world, id, self.context, self.tally);
+        let (peer, mut mesh) = self.mesh();
+        mesh.publish(peer, Listing { id, bytes });
+    }
+
+    /// The node's place on the gossip mesh.
+    fn mesh(&mut self) -> (&mut Peer, Mesh<'_, 'c>) {
+        let mesh = Mesh {
+            world: self.world,
+            context: self.context,
+            tally: self.tally,
+        };
+        (self.peer, mesh)
+    }
+
+    /// Its neighbours lose it.
+    pub fn leave_mesh(&mut self, crash: bool) {
+        self.mesh().1.leave(crash);
+    }
+
+    /// It connects to its neighbours, for the first time or anew.
+    pub fn join_mesh(&mut self) {
+        let (peer, mut mesh) = self.mesh();
+        mesh.rejoin(peer);
     }
 
     /// Adds to the digest what was decided.
@@ -123,6 +150,15 @@ impl Scene<'_, '_> {
     /// Tells what happens, where somebody wants to know.
     pub fn tell(&mut self, job: Option<JobId>, words: impl FnOnce() -> String) {
         self.context.tell(job.map(|job| job.0), words);
+    }
+
+    /// Where and when this is.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        Place {
+            node: self.node(),
+            at_us: self.now_us(),
+        }
     }
 
     /// A rule that this node breaks.

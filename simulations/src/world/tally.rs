@@ -169,12 +169,10 @@ pub struct Tally {
     pub published: u64,
     /// Listings that arrived for the first time.
     pub heard: u64,
-    /// Listings that arrived again.
-    pub heard_again: u64,
+    /// Invalid listings that arrived for the first time.
+    pub invalid_heard: u64,
     /// Milliseconds from publishing to a first arrival.
     pub delivery_ms: Histogram,
-    /// Bytes of gossip that were sent.
-    pub gossip_bytes: u64,
     /// Bytes of everything else that was sent.
     pub message_bytes: u64,
     /// Messages that went to somebody who was gone or cut off.
@@ -189,6 +187,18 @@ pub struct Tally {
     pub unpaid: u64,
     /// Departures of providers.
     pub departures: u64,
+    /// Starter credits that were given, and those of them for made-up accounts, in microcredits.
+    pub starter_given: u64,
+    /// See there.
+    pub farmed: u64,
+    /// Consumers that left without a word and a voucher.
+    pub vanished: u64,
+    /// Meters that an audit found to be lies, and models that a spot check did.
+    pub lies_found: u64,
+    /// Output tokens that were claimed and not there, in what was paid.
+    pub inflated_tokens: u64,
+    /// Bytes of gossip of nodes before they went offline.
+    pub past_gossip_bytes: u64,
 }
 
 impl Tally {
@@ -216,14 +226,19 @@ impl Tally {
             (&mut self.paid, other.paid),
             (&mut self.published, other.published),
             (&mut self.heard, other.heard),
-            (&mut self.heard_again, other.heard_again),
-            (&mut self.gossip_bytes, other.gossip_bytes),
+            (&mut self.invalid_heard, other.invalid_heard),
             (&mut self.message_bytes, other.message_bytes),
             (&mut self.lost, other.lost),
             (&mut self.coordinator_refusals, other.coordinator_refusals),
             (&mut self.lost_vouchers, other.lost_vouchers),
             (&mut self.unpaid, other.unpaid),
             (&mut self.departures, other.departures),
+            (&mut self.starter_given, other.starter_given),
+            (&mut self.farmed, other.farmed),
+            (&mut self.vanished, other.vanished),
+            (&mut self.lies_found, other.lies_found),
+            (&mut self.inflated_tokens, other.inflated_tokens),
+            (&mut self.past_gossip_bytes, other.past_gossip_bytes),
         ] {
             *one += more;
         }

@@ -11,10 +11,11 @@ bystanders = 20
 [[providers]]
 name = 'home'
 count = 6
+models = ['small']
 [[consumers]]
 name = 'programs'
 count = 8
-ask_every_s = 10
+demand = { every_s = 10, follows_day = false, popularity = { models = ['small'] } }
 ";
 
 fn config(text: &str) -> MarketConfig {
@@ -44,7 +45,6 @@ fn run_until(simulation: &mut Simulation<MarketWorld>, until_us: u64, threads: u
 fn a_small_market_serves_pays_and_conserves() {
     let mut simulation = run(config(SMALL), 7, 1);
     let figures = figures(&mut simulation);
-    eprintln!("{:#?}", figures.metrics);
     let of = |name: &str| figures.metrics[name];
     assert!(of("jobs_asked") > 40.0);
     assert!(of("jobs_served_share") > 0.99);
@@ -57,4 +57,18 @@ fn threads_and_repetition_change_nothing() {
     let digest = |seed, threads| run(config(SMALL), seed, threads).digest();
     assert_eq!(digest(7, 1), digest(7, 2));
     assert_ne!(digest(7, 1), digest(8, 1));
+}
+
+#[test]
+fn a_stopped_run_goes_on_as_if_it_had_never_stopped() {
+    let whole = run(config(SMALL), 7, 1).digest();
+    let mut stopped = build(config(SMALL), 7);
+    run_until(&mut stopped, 61_000_000, 1);
+    let mut bytes = Vec::new();
+    stopped.write_snapshot([1; 32], &mut bytes).unwrap();
+    let world = MarketWorld::new(config(SMALL), 7);
+    let mut resumed = Simulation::read_snapshot(world, [1; 32], 7, &mut bytes.as_slice()).unwrap();
+    run_until(&mut resumed, 120_000_000, 1);
+    assert_eq!(resumed.digest(), whole);
+    assert!(figures(&mut resumed).metrics["jobs_served"] > 10.0);
 }

@@ -13,9 +13,9 @@ use gristmill_protocol::usage::{Unit, Usage};
 
 use super::{Consumer, Job};
 use crate::engine::Breach;
-use crate::engine::random::Random;
 use crate::people::coordinator::amount;
-use crate::people::job_text::{self, INPUT_TOKENS_MAX, Request};
+use crate::people::demand::Request;
+use crate::people::job_text::{self, INPUT_TOKENS_MAX};
 use crate::people::whole;
 use crate::world::event::{ATTEMPTS_MAX, JobId, Timer};
 use crate::world::scene::Scene;
@@ -25,14 +25,16 @@ impl Consumer {
     /// A program asks.
     pub(super) fn ask(&mut self, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
         let config = self.config(scene);
-        let random = scene.random();
-        let next_us = random.exponential(config.ask_every_s.get() * 1_000_000).max(1);
-        let request = Request {
-            model: u16::try_from(random.below(config.models.len() as u64)).unwrap_or(0),
-            input_tokens: length(config.input_tokens.get(), random),
-            output_tokens: length(config.output_tokens.get(), random),
+        let now_us = scene.now_us();
+        let world = scene.world;
+        let Some(demand) = world.demands.get(usize::from(self.group)) else {
+            return Ok(());
         };
-        scene.after(next_us, Timer::Ask);
+        let next_us = demand.next_request_us(now_us, config.utc_offset_minutes, scene.random());
+        scene.after(next_us - now_us, Timer::Ask);
+        let mut request = demand.request(scene.random());
+        request.input_tokens = request.input_tokens.clamp(1, INPUT_TOKENS_MAX);
+        request.output_tokens = request.output_tokens.max(1);
         let job = JobId::new(scene.node(), self.jobs_asked);
         self.jobs_asked += 1;
         scene.tally.asked += 1;
@@ -42,7 +44,7 @@ impl Consumer {
                 output_tokens,
                 ..
             } = request;
-            format!("A program asks: {input_tokens} tokens of prompt, {output_tokens} of answer.")
+            format!("A program asks {}: {input_tokens} tokens of prompt, {output_tokens} of answer.", request.model.name())
         });
         let patience_us = config.patience_s.get() * 1_000_000;
         let deadline_ms = scene.now_ms() + patience_us / 1_000;
@@ -99,10 +101,7 @@ impl Consumer {
         let body_bytes = job_text::body_bytes(asked.request.input_tokens) as u64;
         let needs = Needs {
             kind: JobKind::ChatCompletions,
-            model: config
-                .models
-                .get(usize::from(asked.request.model))
-                .map_or("", String::as_str),
+            model: asked.request.model.name(),
             capabilities: &capabilities,
             body_bytes,
             output_tokens_max: Some(u64::from(asked.request.output_tokens)),
@@ -251,10 +250,4 @@ impl Consumer {
         }
         Ok(())
     }
-}
-
-/// A number of tokens: spread around the mean, many short ones and few long ones.
-fn length(mean: u64, random: &mut Random) -> u32 {
-    let drawn = mean / 4 + random.exponential(mean - mean / 4);
-    whole(drawn.max(1)).min(INPUT_TOKENS_MAX)
 }

@@ -76,6 +76,9 @@ impl Consumer {
             sent_us: scene.now_us(),
             first_us: None,
             got: 0,
+            chunks: 0,
+            vouchers: 0,
+            cost: Credits::ZERO,
             arrives_us: 0,
             looks_at_ms: 0,
         };
@@ -101,7 +104,7 @@ impl Consumer {
     /// Sends the request on a stream whose channel is open.
     pub(super) fn open_stream(&mut self, stream: StreamId, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
         let (job, now_ms) = (stream.job(), scene.now_ms());
-        let model = self.model_of(job, scene);
+        let model = self.jobs.get(&job).map_or("", |asked| asked.request.model.name()).to_owned();
         let Some(attempt) = attempt_mut(&mut self.jobs, stream) else {
             return Ok(());
         };
@@ -162,14 +165,6 @@ impl Consumer {
         Ok(())
     }
 
-    fn model_of(&self, job: JobId, scene: &Scene<'_, '_>) -> String {
-        let place = self
-            .jobs
-            .get(&job)
-            .map_or(0, |asked| usize::from(asked.request.model));
-        self.config(scene).models.get(place).cloned().unwrap_or_default()
-    }
-
     /// A frame of a job stream.
     pub(super) fn frame(
         &mut self,
@@ -213,6 +208,13 @@ impl Consumer {
         else {
             return Ok(());
         };
+        if let ConsumerEvent::Frame(frame) = &event
+            && let ProviderFrame::Chunk(chunk) = frame.as_ref()
+        {
+            let cost = attempt.price.cost(&chunk.meter).unwrap_or(Credits::MAX);
+            self.bounds.received(attempt.channel, cost.saturating_sub(attempt.cost));
+            attempt.cost = cost;
+        }
         let before = account.owed();
         let effects = session.handle(event, account, now_ms);
         let grown = account.owed().saturating_sub(before).microcredits();
@@ -233,7 +235,16 @@ impl Consumer {
     ) -> Result<(), Breach> {
         match effect {
             ConsumerEffect::Send(frame) => {
+                let config = self.config(scene);
                 if let Some(attempt) = attempt_mut(&mut self.jobs, stream) {
+                    if let ConsumerFrame::Voucher(voucher) = &frame {
+                        let content = voucher.content_unchecked();
+                        self.bounds.vouchered(content.channel, content.cumulative, scene.place())?;
+                        attempt.vouchers += 1;
+                        if !config.conduct().pays_voucher(attempt.vouchers - 1) {
+                            return Ok(());
+                        }
+                    }
                     let message = Message::ToProvider { stream, frame };
                     scene.send_after(attempt.provider, message, &mut attempt.arrives_us);
                 }
@@ -257,6 +268,7 @@ impl Consumer {
     fn output(&mut self, stream: StreamId, message: &[u8], scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
         let (job, now_us) = (stream.job(), scene.now_us());
         let tokens = job_text::tokens_in(message);
+        let leaves_after = self.config(scene).conduct().leaves_after_chunks();
         let Some(asked) = self.jobs.get_mut(&job) else {
             return Ok(());
         };
@@ -264,8 +276,17 @@ impl Consumer {
             return Ok(());
         };
         attempt.got += tokens;
+        attempt.chunks += 1;
         asked.got += tokens;
+        let (chunks, provider) = (attempt.chunks, attempt.provider);
         scene.tally.output_tokens += u64::from(tokens);
+        if leaves_after.is_some_and(|most| chunks >= most) {
+            // Without a word: not even a voucher.
+            self.jobs.remove(&job);
+            scene.tally.vanished += 1;
+            scene.send(provider, Message::StreamClosed { stream });
+            return Ok(());
+        }
         if attempt.first_us.is_some() {
             return Ok(());
         }

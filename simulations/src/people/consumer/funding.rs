@@ -131,6 +131,7 @@ impl Consumer {
             ticket,
             use_until_ms: claims.redeem_by_ms.saturating_sub(unused_ms),
         };
+        self.bounds.opened(channel, claims.limit);
         self.channels.insert(channel, opened);
         scene.tell(None, || {
             format!("A channel over {} credits is open.", request.limit)
@@ -197,7 +198,13 @@ impl Consumer {
             .flat_map(|job| &job.live)
             .map(|attempt| attempt.channel)
             .collect();
-        self.channels
-            .retain(|id, channel| now_ms < channel.use_until_ms || used.contains(id));
+        let bounds = &mut self.bounds;
+        self.channels.retain(|id, channel| {
+            let stays = now_ms < channel.use_until_ms || used.contains(id);
+            if !stays {
+                bounds.closed(id);
+            }
+            stays
+        });
     }
 }

@@ -8,7 +8,9 @@ use gristmill_protocol::usage::Unit;
 use super::attempts::milliseconds;
 use super::{Attempt, Consumer};
 use crate::engine::Breach;
+use crate::people::popularity::ModelSize;
 use crate::world::event::{JobId, StreamId};
+use crate::world::roster::Part;
 use crate::world::scene::Scene;
 use crate::world::tally::Unserved;
 
@@ -31,7 +33,9 @@ impl Consumer {
         self.records.note(attempt.account, RecordEvent::JobEnded, now_ms);
         match outcome.result {
             Ok(_) => {
+                let model = asked.request.model;
                 self.delivered(&attempt, outcome.usage.count(Unit::OutputToken), scene);
+                self.look_closely(&attempt, model, outcome.usage.count(Unit::OutputToken), scene);
                 self.end_served(job, scene);
                 Ok(())
             }
@@ -47,6 +51,28 @@ impl Consumer {
             output_ms,
         };
         self.records.note(attempt.account, delivered, scene.now_ms());
+    }
+
+    /// Counts the tokens again, or asks what only the right model knows, as often as the scenario says. Both are taken to
+    /// be without error: what an audit by a perfect tokenizer and a question with a known answer could show.
+    fn look_closely(&mut self, attempt: &Attempt, model: ModelSize, metered: u64, scene: &mut Scene<'_, '_>) {
+        let world = scene.world;
+        let defences = &world.config.defences;
+        let is_audited = defences.audits(scene.random());
+        let is_inflated = is_audited && defences.is_inflated(metered, u64::from(attempt.got));
+        let is_checked = defences.spot_checks(scene.random());
+        let serves_other = match world.roster.part(attempt.provider) {
+            Part::Provider(group) => {
+                let group = world.config.providers.get(group);
+                group.is_some_and(|group| group.conduct().serves_model(model) != model)
+            }
+            _ => false,
+        };
+        if is_inflated || (is_checked && serves_other) {
+            scene.tally.lies_found += 1;
+            scene.tell(Some(attempt.stream.job()), || format!("Node {} is found to lie.", attempt.provider));
+            self.records.note(attempt.account, RecordEvent::Misbehaved, scene.now_ms());
+        }
     }
 
     fn attempt_failed(
@@ -138,6 +164,7 @@ impl Consumer {
         };
         let took_ms = (scene.now_us() - asked.asked_us) / 1_000;
         self.served += 1;
+        self.failures = 0;
         scene.tally.served += 1;
         scene.tally.answer_ms.add(took_ms);
         scene.trace(SERVED, job.0);
@@ -148,7 +175,12 @@ impl Consumer {
 
     /// The program is told why there is no answer.
     pub(super) fn end_unserved(&mut self, job: JobId, why: Unserved, scene: &mut Scene<'_, '_>) {
-        if self.jobs.remove(&job).is_some() {
+        if let Some(asked) = self.jobs.remove(&job) {
+            if self.failures == 0 {
+                self.failing_since_us = asked.asked_us;
+            }
+            self.failures += 1;
+            self.failed_model = Some(asked.request.model);
             scene.tally.unserved(why);
             scene.trace(UNSERVED, job.0);
             scene.tell(Some(job), || {

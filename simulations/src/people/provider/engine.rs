@@ -29,7 +29,7 @@ pub(super) enum Engine {
 
 impl Engine {
     /// How many tokens the session was handed.
-    pub(super) const fn handed_over(self, _part: u32) -> u32 {
+    pub(super) const fn handed_over(self) -> u32 {
         match self {
             Self::Waiting => 0,
             Self::Runs { made, .. } | Self::Over { made } => made,
@@ -41,7 +41,7 @@ impl Provider {
     /// Lets waiting jobs begin while there are free slots.
     pub(super) fn begin_engines(&mut self, scene: &mut Scene<'_, '_>) {
         let config = self.config(scene);
-        while u64::from(self.running) < config.slots.get() {
+        while u64::from(self.running) < config.slots() {
             let Some(stream) = self.queue.pop_front() else {
                 return;
             };
@@ -54,10 +54,11 @@ impl Provider {
                 since_us: scene.now_us(),
                 is_blocked: false,
             };
-            let reading_us = u64::from(job.input_tokens) * 1_000_000 / config.input_tokens_per_s.get();
+            // Who answers with a smaller model is faster.
+            let model = config.conduct().serves_model(job.model);
             let first = job.output_tokens.min(whole(config.tokens_per_chunk.get()));
-            let writing_us = u64::from(first) * 1_000_000 / config.output_tokens_per_s.get();
-            scene.after(reading_us + writing_us, Timer::Engine(stream));
+            let us = config.reading_us(model, job.input_tokens) + config.writing_us(model, first);
+            scene.after(us, Timer::Engine(stream));
             scene.tell(Some(stream.job()), || {
                 "A slot is free: the engine reads the prompt.".to_owned()
             });
@@ -92,13 +93,14 @@ impl Provider {
         let part = job.output_tokens.saturating_sub(*made).min(chunk);
         *made += part;
         let (made, total) = (*made, job.output_tokens);
-        let usage = Usage::tokens(u64::from(job.input_tokens), u64::from(made));
-        if made < total {
+        let metered = config.conduct().metered_tokens(u64::from(made));
+        let usage = Usage::tokens(u64::from(job.input_tokens), metered);
+        let most = config.conduct().delivers(u64::from(total));
+        let falls_silent = most.is_some_and(|most| u64::from(made) >= most);
+        if made < total && !falls_silent {
             let next = (total - made).min(chunk);
-            scene.after(
-                u64::from(next) * 1_000_000 / config.output_tokens_per_s.get(),
-                Timer::Engine(stream),
-            );
+            let model = config.conduct().serves_model(job.model);
+            scene.after(config.writing_us(model, next), Timer::Engine(stream));
         }
         let output = ProviderEvent::EngineOutput {
             message: job_text::message(part),
@@ -106,6 +108,7 @@ impl Provider {
         };
         self.session_event(stream, output, scene)?;
         if made >= total {
+            scene.tally.inflated_tokens += metered.saturating_sub(u64::from(made));
             self.stop_engine(stream, scene);
             self.session_event(stream, ProviderEvent::EngineFinished { usage }, scene)?;
         }

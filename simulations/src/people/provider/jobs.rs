@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use gristmill_protocol::channel::ProviderChannel;
+use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::job::{ConsumerFrame, JobKind, JobRefused, OpenJob, ProviderFrame, RefusalCode};
 use gristmill_protocol::session::provider::{
@@ -11,7 +12,7 @@ use gristmill_protocol::session::provider::{
 use gristmill_protocol::tokens::TicketClaims;
 
 use super::engine::Engine;
-use super::{Channel, Job, Provider};
+use super::{Channel, Job, Offered, Provider, price_of};
 use crate::engine::{Breach, NodeId};
 use crate::people::coordinator::amount;
 use crate::people::job_text;
@@ -73,30 +74,31 @@ impl Provider {
         let config = self.config(scene);
         let digest = *blake3::hash(open.ticket.as_bytes()).as_bytes();
         let ticket = self.check_ticket(open, digest, &scene.world.account(from), scene)?;
-        if open.kind != JobKind::ChatCompletions || !config.models.contains(&open.model) {
-            return Err(JobRefused::new(
-                RefusalCode::ModelNotFound,
-                0,
-                "no such model here",
-            ));
-        }
-        if !self.price.within(&open.price_cap) {
+        let is_asked_for =
+            |offered: &&Offered| open.kind == JobKind::ChatCompletions && offered.model.name() == open.model;
+        let offered = self.offers.iter().find(is_asked_for);
+        let Some((model, output)) = offered.and_then(|offered| Some((offered.model, offered.price?))) else {
+            let reason = "no such model here now";
+            return Err(JobRefused::new(RefusalCode::ModelNotFound, 0, reason));
+        };
+        let price = price_of(output);
+        if !price.within(&open.price_cap) {
             return Err(JobRefused::new(
                 RefusalCode::PriceAboveCap,
                 0,
                 "the price is above the cap of the request",
             ));
         }
-        let room = config.slots.get() + config.queue.get();
+        let room = config.slots() + config.queue.get();
         if self.jobs.len() as u64 >= room {
             let reason = format!("{} jobs run or wait here already", self.jobs.len());
             return Err(JobRefused::new(RefusalCode::Busy, BUSY_RETRY_AFTER_MS, &reason));
         }
-        let position = (self.jobs.len() as u64 + 1).saturating_sub(config.slots.get());
+        let position = (self.jobs.len() as u64 + 1).saturating_sub(config.slots());
         let terms = ProviderTerms {
             request_id: open.request_id.clone(),
             kind: open.kind,
-            price: self.price.clone(),
+            price: price.clone(),
             body_bytes: open.body_bytes,
             position: u32::try_from(position).unwrap_or(u32::MAX),
         };
@@ -105,7 +107,7 @@ impl Provider {
             account: ProviderChannel::new(&ticket, window, None),
             token_digest: digest,
             persisted: None,
-            settled: gristmill_protocol::credits::Credits::ZERO,
+            settled: Credits::ZERO,
             ticket,
         });
         let (id, account) = (channel.ticket.jti, &mut channel.account);
@@ -115,6 +117,9 @@ impl Provider {
         let job = Job {
             session: crate::world::kept::Kept::Awake(session),
             channel: id,
+            model,
+            price,
+            cost: Credits::ZERO,
             engine: Engine::Waiting,
             input_tokens: 0,
             output_tokens: 0,
@@ -183,6 +188,10 @@ impl Provider {
                 continue;
             };
             let before = channel.account.delivered();
+            if let ProviderEvent::Voucher(voucher) = &event {
+                let content = voucher.content_unchecked();
+                self.bounds.vouchered(content.channel, content.cumulative, scene.now_us());
+            }
             let effects = session.handle(event, &mut channel.account, scene.now_ms());
             let grown = channel.account.delivered().saturating_sub(before);
             self.delivered += grown.microcredits();
@@ -203,6 +212,7 @@ impl Provider {
         for effect in effects {
             match effect {
                 ProviderEffect::Send(frame) => {
+                    self.check_bounds(stream, &frame, scene)?;
                     if let Some(job) = self.jobs.get_mut(&stream) {
                         let message = Message::ToConsumer { stream, frame };
                         scene.send_after(stream.consumer(), message, &mut job.arrives_us);
@@ -229,6 +239,19 @@ impl Provider {
             }
         }
         Ok(())
+    }
+
+    /// What is unpaid on the channel, by the meters that were sent, is within its window.
+    fn check_bounds(&mut self, stream: StreamId, frame: &ProviderFrame, scene: &Scene<'_, '_>) -> Result<(), Breach> {
+        let (ProviderFrame::Chunk(chunk), Some(job)) = (frame, self.jobs.get_mut(&stream)) else {
+            return Ok(());
+        };
+        let cost = job.price.cost(&chunk.meter).unwrap_or(Credits::MAX);
+        let grown = cost.saturating_sub(job.cost);
+        job.cost = cost;
+        let window = amount(self.config(scene).credit_window.get());
+        let channel = self.jobs.get(&stream).map(|job| job.channel);
+        channel.map_or(Ok(()), |channel| self.bounds.delivered(channel, grown, window, scene.place()))
     }
 
     fn wake_others(&self, stream: StreamId, events: &mut VecDeque<(StreamId, ProviderEvent)>) {

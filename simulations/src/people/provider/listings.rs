@@ -1,21 +1,25 @@
 //! When a provider publishes: every so often, and when its last slot is taken or the first one is free again.
 
-use gristmill_protocol::listing::LISTING_INTERVAL_MIN_MS;
+use gristmill_protocol::identity::Keypair;
+use gristmill_protocol::listing::{LISTING_INTERVAL_MIN_MS, Listing, ListingError};
 
-use super::Provider;
+use super::{Provider, price_of};
 use crate::engine::Breach;
+use crate::people::conduct::Flood;
 use crate::people::publisher::{self, TTL_MS};
+use crate::people::whole;
 use crate::world::event::Timer;
 use crate::world::scene::Scene;
 
+/// When the first listing after a start is published a second time.
+const REPEAT_AFTER_US: u64 = (LISTING_INTERVAL_MIN_MS + 1_000) * 1_000;
 /// A renewal leaves this much time before the listing before it expires.
 const RENEWED_BEFORE_MS: u64 = 15_000;
 
 impl Provider {
     fn free_slots(&self, scene: &Scene<'_, '_>) -> u64 {
         self.config(scene)
-            .slots
-            .get()
+            .slots()
             .saturating_sub(self.jobs.len() as u64)
     }
 
@@ -30,7 +34,10 @@ impl Provider {
         if is_due && (is_first || now_us >= may_from_us) {
             let every_us = self.config(scene).publish_every_s.get() * 1_000_000;
             // Without it all providers would keep the rhythm of the first round for ever.
-            self.renews_us = now_us + every_us + scene.random().below(1_000_000);
+            // As in nodes: peers that have just connected have missed the first listing.
+            let next_us = if std::mem::take(&mut self.is_fresh) { REPEAT_AFTER_US } else { every_us };
+            self.renews_us = now_us + next_us + scene.random().below(1_000_000);
+            self.set_prices(scene);
             self.say(TTL_MS.max(every_us / 1_000 + RENEWED_BEFORE_MS), scene)?;
         }
         let next_us = if has_free == self.said_free {
@@ -58,13 +65,59 @@ impl Provider {
         let config = self.config(scene);
         let free = self.free_slots(scene);
         let count = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
-        let slots = (count(config.slots.get()), count(free));
-        let listing = publisher::listing(scene, &config.models, &self.price, slots, ttl_ms);
-        let sequence = self.published;
-        self.published += 1;
+        let slots = (count(config.slots()), count(free));
+        let offered = self.offers.iter().filter_map(|offered| Some((offered.model.name(), price_of(offered.price?))));
+        let offers: Vec<_> = offered.collect();
+        // Who offers nothing now takes leave.
+        let ttl_ms = if offers.is_empty() { 0 } else { ttl_ms };
+        let listing = publisher::listing(scene, &offers, slots, ttl_ms);
         self.said_us = scene.now_us();
         self.said_free = free > 0;
         scene.tell(None, || format!("It publishes a listing: {free} free slots."));
-        publisher::publish(scene, sequence, listing)
+        let flood = config.conduct().listings_to_flood();
+        publisher::publish(scene, self.next_sequence(), listing.clone())?;
+        self.flood(flood, &listing, scene)
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        let sequence = self.published;
+        self.published += 1;
+        sequence
+    }
+
+    /// What a liar sends beside: listings that nobody should pass on, and valid ones of keys that it makes up.
+    fn flood(&mut self, flood: Flood, listing: &Listing, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
+        let broken = |scene: &Scene<'_, '_>, error: ListingError| scene.breach("own listing", error.to_string());
+        for number in 0..u64::from(flood.hasty) {
+            let hasty = Listing {
+                sequence: listing.sequence + 1 + number,
+                ..listing.clone()
+            };
+            let sealed = hasty.seal(&scene.keypair()).map_err(|error| broken(scene, error))?;
+            scene.publish(self.next_sequence(), sealed, true);
+        }
+        for number in 0..u64::from(flood.forged) {
+            let victims = scene.world.roster.providers();
+            let victim = victims.start + whole(number) % whole(victims.len() as u64).max(1);
+            if victim == scene.node() {
+                continue;
+            }
+            let forged = Listing {
+                provider: scene.world.account(victim),
+                ..listing.clone()
+            };
+            let sealed = forged.seal(&scene.keypair()).map_err(|error| broken(scene, error))?;
+            scene.publish(self.next_sequence(), sealed, false);
+        }
+        for _ in 0..flood.of_new_keys {
+            let keypair = Keypair::from_secret(scene.world.account_of(scene.node(), self.published.max(1)).public_key());
+            let made_up = Listing {
+                provider: keypair.account(),
+                ..listing.clone()
+            };
+            let sealed = made_up.seal(&keypair).map_err(|error| broken(scene, error))?;
+            scene.publish(self.next_sequence(), sealed, true);
+        }
+        Ok(())
     }
 }

@@ -61,14 +61,14 @@ impl Provider {
     fn forget_ended(&mut self, scene: &mut Scene<'_, '_>) {
         let now_ms = scene.now_ms();
         let used: std::collections::BTreeSet<ChannelId> = self.jobs.values().map(|job| job.channel).collect();
-        let unpaid = &mut scene.tally.unpaid;
+        let (unpaid, bounds) = (&mut scene.tally.unpaid, &mut self.bounds);
         self.channels.retain(|id, channel| {
             // The coordinator may have given more time; a day covers that.
             let is_paid = channel.account.vouchered() <= channel.settled;
             let ended_ms = channel.ticket.redeem_by_ms + if is_paid { 0 } else { 86_400_000 };
             let stays = now_ms < ended_ms || used.contains(id);
             if !stays {
-                *unpaid += channel.account.unpaid().microcredits();
+                *unpaid += bounds.closed(id).microcredits();
             }
             stays
         });
