@@ -58,6 +58,9 @@ pub struct MetricChange {
 }
 
 impl Difference {
+    /// The headings of [`Difference::rows`].
+    pub const HEADINGS: [&'static str; 6] = ["variant", "metric", "before", "after", "change", "verdict"];
+
     /// Compares two results.
     #[must_use]
     pub fn between(before: &Experiment, after: &Experiment) -> Self {
@@ -130,7 +133,7 @@ impl Difference {
         format!("{digests} {metrics}")
     }
 
-    /// The changed metrics for a table: variant, metric, before, after, change, verdict.
+    /// The changed metrics for a table under [`Difference::HEADINGS`].
     #[must_use]
     pub fn rows(&self) -> Vec<[String; 6]> {
         self.metrics.iter().map(MetricChange::row).collect()

@@ -117,13 +117,17 @@ pub enum ReadError {
     TooMany(PathBuf),
 }
 
-/// Stores a run in a folder of its own. Series, distributions and tables without a single row are left out.
+/// Stores a run in a folder of its own, with its report. Series, distributions and tables without a single row are left out.
 ///
 /// # Errors
 /// [`WriteError`]; nothing is there then that was not there before.
 pub fn write_run(folder: &Path, run: &RunResult, existing: Existing) -> Result<(), WriteError> {
     run.check()?;
-    appear(folder, existing, |inside| fill_run(inside, run))
+    appear(folder, existing, |inside| {
+        fill_run(inside, run)?;
+        let page = report::page(&Experiment::of_run(run.clone()));
+        put(&inside.join(REPORT), page.as_bytes())
+    })
 }
 
 /// Stores an experiment: its runs, their figures in merged tables, and the report.
@@ -210,6 +214,23 @@ pub fn read_experiment(folder: &Path) -> Result<Experiment, ReadError> {
         experiment.runs.push(read_run(&run)?);
     }
     Ok(experiment)
+}
+
+/// Reads all runs in some folders, of whichever runs or experiments they are, to be merged.
+///
+/// # Errors
+/// [`ReadError`] naming the first file that is wrong, and what is.
+pub fn read_runs(folders: &[PathBuf]) -> Result<Vec<RunResult>, ReadError> {
+    let mut runs = Vec::new();
+    for folder in folders {
+        for run in run_folders(folder)? {
+            runs.push(read_run(&run)?);
+        }
+        if runs.len() > MAX_RUNS {
+            return Err(ReadError::TooMany(folder.clone()));
+        }
+    }
+    Ok(runs)
 }
 
 /// The folders of runs in a folder and in those in it, three deep, in the order of their names.

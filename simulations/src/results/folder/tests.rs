@@ -34,6 +34,7 @@ fn a_run_comes_back_and_nothing_is_left_beside_it() {
         "series.csv",
         "distributions.csv",
         "tables.csv",
+        "report.html",
     ] {
         assert!(files.iter().any(|name| name == file), "{file}");
     }
@@ -144,6 +145,17 @@ fn an_experiment_comes_back_with_its_tables_and_its_report() {
             .contains("Far.")
     );
     renew_experiment(&folder, &experiment).unwrap();
+    let single = temporary.path().join("single");
+    write_run(&single, &run_of(&[("churn", "0.1")], 2), Existing::Refuse).unwrap();
+    let seeds = |folders: &[PathBuf]| -> Vec<u64> {
+        let runs = read_runs(folders).unwrap();
+        runs.iter().map(|run| run.manifest.seed).collect()
+    };
+    assert_eq!(seeds(&[folder.clone(), single]), [1, 1, 2]);
+    // Also from a folder around them, but for hidden ones that somebody was still writing.
+    std::fs::rename(folder.join("runs/00000-seed-1"), folder.join("runs/.unfinished")).unwrap();
+    assert_eq!(seeds(&[temporary.path().to_owned()]), [2, 1]);
+    std::fs::rename(folder.join("runs/.unfinished"), folder.join("runs/00000-seed-1")).unwrap();
     assert!(names(&folder).iter().all(|name| !name.starts_with('.')));
 }
 
