@@ -16,9 +16,9 @@ pub mod popularity;
 pub mod pricing;
 pub(crate) mod provider;
 pub(crate) mod publisher;
+pub mod quality;
 
 /// Scenarios bound their numbers far below the largest one.
 pub(crate) fn whole(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
-pub mod quality;

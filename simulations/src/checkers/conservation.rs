@@ -66,6 +66,43 @@ impl Conservation {
             .map_err(|message| place.breach(RULE, message))
     }
 
+    /// The book refused an entry at this time of the coordinator in Unix milliseconds.
+    ///
+    /// # Errors
+    /// The breach, where it should have taken effect: a good voucher in time, or a channel that its consumer can pay for.
+    pub fn refused(&self, entry: &Entry, book: &Book, time_ms: u64, place: Place) -> Result<(), Breach> {
+        let is_owed = match entry {
+            Entry::Settle(settle) => self.channels.get(&settle.channel).is_some_and(|channel| {
+                let voucher = settle.voucher.content_unchecked();
+                let cumulative = i128::from(voucher.cumulative.microcredits());
+                channel.is_open
+                    && time_ms <= channel.redeem_by_ms.saturating_add(self.downtime_ms)
+                    && voucher.channel == settle.channel
+                    && *settle.voucher.signer() == channel.consumer
+                    && (1..=channel.limit).contains(&cumulative)
+            }),
+            Entry::OpenChannel(open) => {
+                let available = self
+                    .accounts
+                    .get(&open.consumer)
+                    .map_or(0, |account| account.available);
+                let is_frozen = [open.consumer, open.provider]
+                    .iter()
+                    .any(|account| book.balance(account).frozen);
+                !self.channels.contains_key(&open.channel)
+                    && available >= i128::from(open.limit.microcredits())
+                    && !is_frozen
+                    && open.consumer != open.provider
+                    && open.redeem_by_ms > time_ms
+            }
+            _ => false,
+        };
+        match is_owed {
+            true => Err(place.breach(RULE, "an entry was refused that should have taken effect")),
+            false => Ok(()),
+        }
+    }
+
     /// Looks at everything: the book's own sums, every account and every channel.
     ///
     /// # Errors

@@ -78,6 +78,24 @@ impl Forwarding {
     }
 }
 
+/// A consumer asks by a listing, at this time of its own clock in Unix milliseconds.
+///
+/// # Errors
+/// The breach, where the listing is invalid or its time is over.
+pub fn chosen(listing: &Passed, clock_ms: u64, place: Place) -> Result<(), Breach> {
+    let is_over = listing.issued_at_ms.saturating_add(listing.ttl_ms) <= clock_ms;
+    let wrong = match listing.is_valid {
+        false => "is invalid",
+        true if is_over => "has expired",
+        true => return Ok(()),
+    };
+    let message = format!(
+        "listing {} of node {} was chosen although it {wrong}",
+        listing.sequence, listing.publisher
+    );
+    Err(place.breach(RULE, message))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +141,17 @@ mod tests {
             ..listing(6, 4_001)
         };
         assert_eq!(pass(farewell, 4_002), Ok(()));
+    }
+
+    #[test]
+    fn a_consumer_asks_by_what_holds() {
+        let place = Place { node: 1, at_us: 5 };
+        assert_eq!(chosen(&listing(1, 0), CLOCK_MS + 59_999, place), Ok(()));
+        assert!(chosen(&listing(1, 0), CLOCK_MS + 60_000, place).is_err());
+        let forged = Passed {
+            is_valid: false,
+            ..listing(1, 0)
+        };
+        assert!(chosen(&forged, CLOCK_MS, place).is_err());
     }
 }

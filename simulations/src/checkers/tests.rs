@@ -26,6 +26,8 @@ enum Planted {
     Nothing,
     /// A voucher is settled for which the book paid twice.
     PaidTwice,
+    /// A good voucher is refused.
+    Refused,
     /// A chunk is delivered beyond the window.
     OneMoreUnpaid,
     /// A voucher promises a microcredit for nothing.
@@ -165,6 +167,10 @@ impl Bench {
         };
         self.post(Entry::Grant(grant), place)?;
         self.post(Entry::OpenChannel(open), place)?;
+        if planted == Planted::Refused {
+            let time_ms = EPOCH_MS + place.at_us / 1_000;
+            self.conservation.refused(&settle, &self.book, time_ms, place)?;
+        }
         self.post(settle.clone(), place)?;
         if planted == Planted::PaidTwice {
             let time_ms = EPOCH_MS + place.at_us / 1_000;
@@ -244,6 +250,7 @@ fn nothing_is_found_where_nothing_is_planted() {
 fn what_is_planted_stops_the_run_at_its_event_and_replays() {
     let all = [
         (Planted::PaidTwice, conservation::RULE, GUILTY_AT_US),
+        (Planted::Refused, conservation::RULE, GUILTY_AT_US),
         (Planted::OneMoreUnpaid, bounds::PROVIDER_RULE, GUILTY_AT_US),
         (Planted::ForgedPromise, bounds::CONSUMER_RULE, GUILTY_AT_US),
         (Planted::PassedOn, forwarding::RULE, GUILTY_AT_US),
