@@ -13,7 +13,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use super::show;
 use super::sweep::Sweep;
 use crate::results::difference::Difference;
-use crate::results::{folder, merge};
+use crate::results::{Grid, folder, merge};
 use crate::running;
 use crate::scenario::plan::Plan;
 
@@ -53,7 +53,7 @@ pub(super) fn merge_sweep(folder: &Path, sweep: &Sweep, plan: &Plan, json: bool)
         .iter()
         .map(|run| folder::read_run(run))
         .collect::<Result<Vec<_>, _>>()?;
-    let planned = merge::Plan {
+    let planned = Grid {
         parameters: parameters(plan)?,
         seeds: sweep.seeds.iter().copied().collect(),
     };
@@ -98,7 +98,7 @@ fn parameters(plan: &Plan) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
 }
 
 /// Orders runs as the plan's variants are, so that "first" and "last" mean what the scenario says.
-fn in_order_of(plan: &Plan, runs: &mut [crate::results::RunResult]) -> anyhow::Result<()> {
+pub(super) fn in_order_of(plan: &Plan, runs: &mut [crate::results::RunResult]) -> anyhow::Result<()> {
     let variants = plan.variants()?;
     runs.sort_by_key(|run| {
         let place = variants

@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::resume::{self, Paused};
 use super::{INTERRUPTED, machine, show};
 use crate::results::folder::{self, Existing, WriteError};
-use crate::results::{Experiment, RunResult};
+use crate::results::{RunResult, merge};
 use crate::running;
 use crate::scenario::plan::Plan;
 
@@ -124,14 +124,9 @@ fn store(plan: &Plan, runs: &[RunResult], output: &Path, existing: Existing) -> 
     if let [only] = runs {
         folder::write_run(output, only, existing)?;
     } else {
-        let experiment = Experiment {
-            name: plan.name.clone(),
-            answer: running::answer(plan, runs)
-                .ok()
-                .filter(|answer| !answer.is_empty()),
-            missing: Vec::new(),
-            runs: runs.to_vec(),
-        };
+        let mut experiment = merge::merge(&plan.name, runs.to_vec(), None, merge::Allowed::default())?;
+        super::merge::in_order_of(plan, &mut experiment.runs)?;
+        experiment.answer = running::answer(plan, runs).ok().filter(|answer| !answer.is_empty());
         folder::write_experiment(output, &experiment, existing)?;
     }
     writeln!(std::io::stderr().lock(), "stored in {}", output.display())?;

@@ -12,7 +12,12 @@ macro_rules! scenarios {
     };
 }
 
-scenarios!["gossip-reach",];
+scenarios![
+    "gossip-reach",
+    "listing-freshness",
+    "coordinator-outage",
+    "home-churn",
+];
 
 /// A scenario by its name.
 #[must_use]

@@ -1,0 +1,198 @@
+//! What `gristmill simulate` does for a researcher: it refuses what is wrong before it runs, keeps what is finished,
+//! and goes on where it was stopped.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+use gristmill_simulations::cli::{self, Command};
+use gristmill_simulations::results::RunResult;
+use gristmill_simulations::results::folder::{read_experiment, read_run};
+
+#[derive(Parser)]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn simulate_until(arguments: &str, folder: &Path, stop: &AtomicBool) -> Result<ExitCode, String> {
+    let folder = folder.to_string_lossy();
+    let words = arguments
+        .split_whitespace()
+        .map(|word| word.replace("FOLDER", &folder));
+    let program = Program::try_parse_from(std::iter::once("simulate".to_owned()).chain(words))
+        .map_err(|error| error.to_string())?;
+    cli::run(program.command, true, stop).map_err(|error| format!("{error:#}"))
+}
+
+fn simulate(arguments: &str, folder: &Path) -> Result<ExitCode, String> {
+    simulate_until(arguments, folder, &AtomicBool::new(false))
+}
+
+fn digests(runs: &[RunResult]) -> Vec<String> {
+    runs.iter().map(|run| run.manifest.digest.clone()).collect()
+}
+
+const SMALL: &str = "gossip-reach --small --set duration_s=10";
+
+#[test]
+fn what_is_wrong_is_said_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mine.toml");
+    std::fs::write(&file, "# Why?\nduration_s = 10\nbystander = 3\n").unwrap();
+    std::fs::create_dir(folder.path().join("there")).unwrap();
+    for (arguments, part) in [
+        (
+            "run FOLDER/mine.toml",
+            "mine.toml is no scenario: line 3, key bystander: unknown field `bystander`",
+        ),
+        ("run FOLDER/absent.toml", "absent.toml could not be read"),
+        (
+            "run gossip-reach --set publishers.count=-1",
+            "publishers.count=-1: -1 is negative",
+        ),
+        ("run gossip-reach --set churn", "write key=value"),
+        ("run gossip-reach --nodes 3", "write at least 20"),
+        (
+            "run gossip-reach --output FOLDER/there",
+            "there is there already; name another folder",
+        ),
+        (
+            "sweep gossip-reach --vary count= --output FOLDER/new",
+            "changes nothing",
+        ),
+        (
+            "sweep gossip-reach --seeds 0 --output FOLDER/new",
+            "a sweep has 1 to",
+        ),
+        (
+            "sweep gossip-reach --output FOLDER/there",
+            "there is there already",
+        ),
+        ("resume FOLDER/mine.toml", "holds no stopped run"),
+        ("resume FOLDER/there", "holds no sweep"),
+        ("explain gossip-reach", "--job"),
+        ("explain gossip-reach --job 5:x", "such as 57:3"),
+        ("example nothing", "simulate list"),
+    ] {
+        let error = simulate(arguments, folder.path()).unwrap_err();
+        assert!(error.contains(part), "{arguments}: {error}");
+    }
+    assert!(!folder.path().join("new").exists());
+}
+
+#[test]
+fn a_result_is_replaced_only_by_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = format!("run {SMALL} --set bystanders=20 --output FOLDER/result");
+    assert_eq!(simulate(&run, folder.path()), Ok(ExitCode::SUCCESS));
+    let before = read_run(&folder.path().join("result")).unwrap();
+    assert!(
+        before.manifest.replay.contains("--set bystanders=20"),
+        "{}",
+        before.manifest.replay
+    );
+    assert!(simulate(&run, folder.path()).unwrap_err().contains("--force"));
+    assert_eq!(
+        simulate(&format!("{run} --seed 2 --force"), folder.path()),
+        Ok(ExitCode::SUCCESS)
+    );
+    let after = read_run(&folder.path().join("result")).unwrap();
+    assert_ne!(before.manifest.digest, after.manifest.digest);
+}
+
+#[test]
+fn a_stopped_run_goes_on_to_the_same_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    let stopped = simulate_until(
+        &format!("run {SMALL} --output FOLDER/stopped"),
+        folder.path(),
+        &AtomicBool::new(true),
+    );
+    assert_eq!(stopped, Ok(ExitCode::from(130)));
+    assert!(!folder.path().join("stopped").exists());
+    assert_eq!(
+        simulate("resume FOLDER/stopped.stopped", folder.path()),
+        Ok(ExitCode::SUCCESS)
+    );
+    assert_eq!(
+        simulate(&format!("run {SMALL} --output FOLDER/whole"), folder.path()),
+        Ok(ExitCode::SUCCESS)
+    );
+    let runs = |name| read_experiment(&folder.path().join(name)).unwrap().runs;
+    assert_eq!(digests(&runs("stopped")), digests(&runs("whole")));
+    assert_eq!(
+        simulate("diff FOLDER/stopped FOLDER/whole", folder.path()),
+        Ok(ExitCode::SUCCESS)
+    );
+}
+
+#[test]
+fn a_sweep_keeps_what_is_finished_and_runs_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let sweep = format!("sweep {SMALL} --vary publishers.count=3,5 --seeds 2 --output FOLDER/sweep");
+    let stopped = simulate_until(&sweep, folder.path(), &AtomicBool::new(true));
+    assert_eq!(stopped, Ok(ExitCode::from(130)));
+    // A task of a job array runs its own part.
+    assert_eq!(
+        simulate("resume FOLDER/sweep --task 1 --of 4", folder.path()),
+        Ok(ExitCode::SUCCESS)
+    );
+    let place = folder.path().join("sweep");
+    assert_eq!(
+        read_experiment(&place.join("runs/00001-seed-2"))
+            .unwrap()
+            .runs
+            .len(),
+        1
+    );
+    assert_eq!(
+        simulate("merge FOLDER/sweep", folder.path()),
+        Ok(ExitCode::FAILURE)
+    );
+    assert_eq!(read_experiment(&place).unwrap().missing.len(), 6);
+    let kept = std::fs::metadata(place.join("runs/00001-seed-2/manifest.json"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(
+        simulate("resume FOLDER/sweep", folder.path()),
+        Ok(ExitCode::SUCCESS)
+    );
+    let again = std::fs::metadata(place.join("runs/00001-seed-2/manifest.json"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(kept, again);
+    let whole = read_experiment(&place).unwrap();
+    assert_eq!((whole.runs.len(), whole.missing.len()), (8, 0));
+    assert!(whole.answer.is_some() && place.join("report.html").is_file());
+    let other = simulate(&format!("{sweep} --first-seed 5"), folder.path()).unwrap_err();
+    assert!(other.contains("holds another sweep"), "{other}");
+}
+
+#[test]
+fn a_sweep_becomes_a_job_array() {
+    let folder = tempfile::tempdir().unwrap();
+    let sweep = format!("sweep {SMALL} --seeds 3 --output FOLDER/sweep --slurm");
+    assert_eq!(simulate(&sweep, folder.path()), Ok(ExitCode::SUCCESS));
+    let script = std::fs::read_to_string(folder.path().join("sweep/sweep.sbatch")).unwrap();
+    assert!(script.contains("#SBATCH --array=0-5\n"), "{script}");
+}
+
+#[test]
+fn a_node_is_explained_and_a_soak_finds_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let explain = "explain home-churn --small --node 1 --until-s 60";
+    assert_eq!(simulate(explain, folder.path()), Ok(ExitCode::SUCCESS));
+    let nobody = simulate("explain home-churn --small --job 1:1 --until-s 30", folder.path()).unwrap_err();
+    assert!(nobody.contains("nothing happened to it"), "{nobody}");
+    assert_eq!(
+        simulate("soak --minutes 5 --runs 4", folder.path()),
+        Ok(ExitCode::SUCCESS)
+    );
+    assert_eq!(simulate("list", folder.path()), Ok(ExitCode::SUCCESS));
+}
