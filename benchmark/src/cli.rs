@@ -20,7 +20,7 @@ pub use devices::DevicesArguments;
 pub enum Command {
     /// List the devices of this machine: GPUs of NVIDIA, AMD and Apple, and the CPU
     ///
-    /// CUDA_VISIBLE_DEVICES is respected. "Usable" says whether this build of gristmill can compute on a device. With
+    /// CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES are respected. "Usable" says whether this build of gristmill can compute on a device. With
     /// --json there is more: PCIe, ECC, what slows it down, the serial number.
     #[command(
         after_help = "Examples:\n  gristmill benchmark devices --json\n  gristmill benchmark devices --watch\n  \

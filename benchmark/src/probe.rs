@@ -5,7 +5,7 @@ use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use crate::inventory::{Host, Inventory};
 use crate::readings::processor::CpuReading;
-use crate::readings::{CudaEnvironment, Readings, Support};
+use crate::readings::{CudaEnvironment, Readings, RocmEnvironment, Support};
 
 mod amd;
 mod apple;
@@ -46,6 +46,10 @@ pub fn readings() -> Readings {
         environment: CudaEnvironment {
             visible_devices: std::env::var("CUDA_VISIBLE_DEVICES").ok(),
             device_order: std::env::var("CUDA_DEVICE_ORDER").ok(),
+        },
+        rocm_environment: RocmEnvironment {
+            rocr_visible_devices: std::env::var("ROCR_VISIBLE_DEVICES").ok(),
+            hip_visible_devices: std::env::var("HIP_VISIBLE_DEVICES").ok(),
         },
         nvidia,
         amd,

@@ -50,6 +50,16 @@ pub struct CudaEnvironment {
     pub device_order: Option<String>,
 }
 
+/// The variables of the environment that say which AMD GPUs programs see.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RocmEnvironment {
+    /// `ROCR_VISIBLE_DEVICES`.
+    pub rocr_visible_devices: Option<String>,
+    /// `HIP_VISIBLE_DEVICES`.
+    pub hip_visible_devices: Option<String>,
+}
+
 /// Everything that was read on a machine, before anything is made of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,6 +69,9 @@ pub struct Readings {
     /// What decides which NVIDIA GPUs are visible.
     #[serde(default)]
     pub environment: CudaEnvironment,
+    /// What decides which AMD GPUs are visible.
+    #[serde(default)]
+    pub rocm_environment: RocmEnvironment,
     /// NVIDIA GPUs.
     #[serde(default)]
     pub nvidia: NvidiaReadings,
@@ -82,11 +95,9 @@ pub fn inventory(readings: &Readings, support: Support) -> Inventory {
     let mut notes = readings.notes.clone();
     let (mut devices, cuda_notes) = nvidia::cuda_devices(&readings.nvidia, &readings.environment, support);
     notes.extend(cuda_notes);
-    devices.extend(
-        (0..)
-            .zip(&readings.amd)
-            .map(|(index, reading)| amd::amd_device(index, reading)),
-    );
+    let (rocm, rocm_notes) = amd::visible_devices(&readings.amd, &readings.rocm_environment);
+    devices.extend(rocm);
+    notes.extend(rocm_notes);
     let cpu = processor::cpu_device(&readings.cpu);
     devices.extend(apple::apple_gpus(&readings.host, &readings.apple, &cpu, support));
     devices.push(cpu);

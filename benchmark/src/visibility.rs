@@ -7,6 +7,8 @@
 //! GPU, and the numbers of GPU instance and compute instance; a program sees one instance at most, the first one, and
 //! no other GPU beside it.
 
+pub mod rocm;
+
 /// A GPU as far as its visibility goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GpuNames {

@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::RocmEnvironment;
 use super::nvidia::plain_text;
 use crate::health::{Health, PcieLink};
 use crate::inventory::{Device, DeviceKind};
+use crate::visibility::rocm::visible_gpus;
 
 /// What `vendor` says for AMD.
 pub const VENDOR_ID: &str = "0x1002";
@@ -43,6 +45,25 @@ pub struct AmdReading {
     pub name: Option<String>,
     /// The driver's version, where it tells one.
     pub driver_version: Option<String>,
+}
+
+/// The AMD GPUs that programs see, counted as they count them, and notes for the owner.
+#[must_use]
+pub fn visible_devices(readings: &[AmdReading], environment: &RocmEnvironment) -> (Vec<Device>, Vec<String>) {
+    let uuids: Vec<_> = readings
+        .iter()
+        .map(|reading| amd_device(0, reading).uuid)
+        .collect();
+    let (places, notes) = visible_gpus(
+        environment.rocr_visible_devices.as_deref(),
+        environment.hip_visible_devices.as_deref(),
+        &uuids,
+    );
+    let visible = places.into_iter().filter_map(|place| readings.get(place));
+    let devices = (0..)
+        .zip(visible)
+        .map(|(index, reading)| amd_device(index, reading));
+    (devices.collect(), notes)
 }
 
 /// A GPU from what its driver says.
@@ -190,6 +211,26 @@ mod tests {
             (link.generation, link.width, link.width_max),
             (Some(4), Some(8), Some(16))
         );
+    }
+
+    #[test]
+    fn hidden_gpus_are_left_out_and_the_others_counted_anew() {
+        let readings = [
+            reading(&[("unique_id", "79ccd55167a2124a")]),
+            reading(&[("unique_id", "0000000000000002")]),
+        ];
+        let environment = RocmEnvironment {
+            rocr_visible_devices: Some("GPU-0000000000000002".into()),
+            hip_visible_devices: Some("0".into()),
+        };
+        let (devices, notes) = visible_devices(&readings, &environment);
+        assert_eq!(devices.len(), 1);
+        assert_eq!(
+            (devices[0].index, devices[0].uuid.as_deref()),
+            (0, Some("GPU-0000000000000002"))
+        );
+        assert_eq!(notes.len(), 1);
+        assert_eq!(visible_devices(&readings, &RocmEnvironment::default()).0.len(), 2);
     }
 
     #[test]
