@@ -8,6 +8,7 @@ use serde::Serialize;
 
 pub mod facts;
 pub(crate) mod gather;
+mod hardware;
 mod machine;
 mod network;
 
@@ -59,6 +60,8 @@ pub enum Check {
     DeviceMemory,
     /// Heat, power, memory errors and the link of a GPU.
     DeviceHealth,
+    /// What `[node.hardware]` allows a proof of a device to take.
+    HardwareBudget,
     /// The coordinator.
     Coordinator,
     /// This machine's clock against the coordinator's.
@@ -86,6 +89,7 @@ impl Check {
             Self::Driver => "driver",
             Self::DeviceMemory => "device memory",
             Self::DeviceHealth => "device health",
+            Self::HardwareBudget => "hardware budget",
             Self::Coordinator => "coordinator",
             Self::Clock => "clock",
             Self::Upstream => "upstream",
@@ -165,6 +169,7 @@ pub fn examine(facts: &Facts) -> Report {
     findings.extend(machine::data_folder(&facts.data_folder));
     findings.push(machine::key(&facts.key));
     findings.extend(machine::devices(facts));
+    findings.extend(hardware::budgets(facts));
     if let Ok(settings) = &facts.settings {
         findings.extend(network::coordinator(settings));
         findings.extend(network::upstreams(settings));

@@ -23,7 +23,7 @@ use crate::slots::{Lent, Slots};
 mod machine;
 mod view;
 
-pub(crate) use machine::Machine;
+pub(crate) use machine::{Machine, budget, shown};
 pub(crate) use view::{Activity, HardwareState, Phase};
 
 /// The longest sleep: clocks can be set.

@@ -19,6 +19,8 @@ const STRIP_TEMPORARIES: u64 = 7;
 /// A strip takes at most this part of the memory.
 const STRIP_SHARE: u64 = 64;
 
+/// The matrices that a measurement begins with.
+pub(super) const FIRST_ROWS: u32 = 1_024;
 /// The fewest results that a coordinator fills memory with.
 const RESULTS_MIN: u64 = 4;
 /// Longer than any coordinator lets a stage take.
@@ -137,6 +139,29 @@ impl Budget {
         })
     }
 
+    /// Whether a challenge can be done on a device within it: the smallest matrices that a measurement begins with fit, and
+    /// the power can be kept. Gives the bytes of memory that a challenge may use.
+    ///
+    /// # Errors
+    /// [`BudgetError`] where it can't.
+    pub fn check(&self, device: &Device) -> Result<u64, BudgetError> {
+        let (allowed, rows) = (self.memory(device)?, FIRST_ROWS);
+        self.power_rule(device)?;
+        let needed = Dimension::new(rows).map_or(0, |dimension| {
+            working_bytes(dimension, allowed).saturating_add(dimension.resident_bytes())
+        });
+        if needed > allowed {
+            let device = device.summary();
+            return Err(BudgetError::Memory {
+                device,
+                rows,
+                needed,
+                allowed,
+            });
+        }
+        Ok(allowed)
+    }
+
     /// How much memory of a device a challenge may use, in bytes.
     ///
     /// # Errors
@@ -206,6 +231,28 @@ pub(super) fn claimable(memory: u64, measured: Dimension, multiply_adds_per_seco
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_budget_is_checked_before_anything_is_computed() {
+        let device = |free| Device {
+            memory_free_bytes: Some(free),
+            ..Device::new(DeviceKind::Cpu, 0, "CPU", "")
+        };
+        let budget = |memory_max_bytes, power_max_milliwatts| Budget {
+            memory_max_bytes,
+            power_max_milliwatts,
+        };
+        assert_eq!(budget(None, None).check(&device(1 << 30)), Ok(1 << 29));
+        assert_eq!(budget(Some(64 << 20), None).check(&device(1 << 30)), Ok(64 << 20));
+        assert!(matches!(
+            budget(None, None).check(&device(8 << 20)),
+            Err(BudgetError::Memory { rows: 1_024, .. })
+        ));
+        assert!(matches!(
+            budget(None, Some(1_000)).check(&device(1 << 30)),
+            Err(BudgetError::PowerUnknown(_))
+        ));
+    }
+
     use super::*;
     use crate::readings::processor::{CpuReading, cpu_device};
 

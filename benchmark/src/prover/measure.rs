@@ -17,8 +17,6 @@ use crate::challenge::matrices::Matrices;
 use crate::challenge::permutation;
 use crate::inventory::{self, DeviceKind};
 
-/// The matrices that a measurement begins with.
-const FIRST_ROWS: u32 = 1_024;
 /// How fast a device is taken to be before anything is known, in multiply-adds per second: a slow processor.
 const FIRST_SPEED: u64 = 2_000_000_000;
 /// Larger matrices are tried as long as a round takes less than this: larger ones use a device better.
@@ -136,7 +134,7 @@ impl Prover {
     /// # Errors
     /// [`ProverError`] where it was stopped, does not fit, or computes exactly in no precision.
     pub fn measure(&mut self, control: &Control) -> Result<Measurement, ProverError> {
-        let mut rows = FIRST_ROWS;
+        let mut rows = budget::FIRST_ROWS;
         let (dimension, mut workload, matrices) = loop {
             let dimension =
                 Dimension::new(rows).map_err(|error| ProverError::Challenge(error.to_string()))?;

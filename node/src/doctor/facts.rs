@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use gristmill_benchmark::inventory::Inventory;
 
+use crate::settings::HardwareSettings;
+
 /// Everything.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -76,6 +78,8 @@ pub struct SettingsFacts {
     pub local_api: Option<(Port, bool)>,
     /// Whether this build computes on NVIDIA GPUs.
     pub computes_on_cuda: bool,
+    /// Whether hardware is to be proved, and what that may take.
+    pub hardware: HardwareSettings,
 }
 
 /// What a coordinator says.

@@ -153,6 +153,7 @@ async fn settings_facts(settings: &Settings, data_dir: &Path) -> Result<Settings
         has_public_address: !settings.public_addresses.is_empty(),
         local_api,
         computes_on_cuda: gristmill_benchmark::probe::support().cuda,
+        hardware: settings.hardware,
     })
 }
 

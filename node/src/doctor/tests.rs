@@ -6,6 +6,7 @@ use super::facts::{
     UpstreamFacts,
 };
 use super::*;
+use crate::settings::HardwareSettings;
 
 mod machine;
 mod network;
@@ -45,6 +46,7 @@ fn settings() -> SettingsFacts {
         has_public_address: true,
         local_api: Some((port("127.0.0.1:7430", "127.0.0.1:7430", PortOutcome::Free), false)),
         computes_on_cuda: true,
+        hardware: HardwareSettings::default(),
     }
 }
 
@@ -144,7 +146,7 @@ fn a_healthy_machine_is_fit_and_every_check_has_a_line() {
         [Check::Reachability]
     );
     let lines: std::collections::HashSet<_> = report.findings.iter().map(|finding| finding.check).collect();
-    assert_eq!(lines.len(), 14);
+    assert_eq!(lines.len(), 15);
 }
 
 #[test]

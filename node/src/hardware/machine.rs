@@ -34,21 +34,25 @@ pub(crate) struct Machine {
 impl Machine {
     /// Within what the owner allows.
     pub(crate) fn new(client: Arc<CoordinatorClient>, settings: &HardwareSettings) -> Self {
-        let budget = Budget {
-            memory_max_bytes: settings.memory_max_bytes,
-            power_max_milliwatts: settings.power_max_watts.map(|watts| watts.saturating_mul(1_000)),
-        };
         Self {
             client,
-            budget,
+            budget: budget(settings),
             // Settings are checked when they are read.
             claim_percent: ClaimPercent::new(settings.claim_percent).unwrap_or_default(),
         }
     }
 }
 
+/// What the owner allows, as the prover takes it.
+pub(crate) fn budget(settings: &HardwareSettings) -> Budget {
+    Budget {
+        memory_max_bytes: settings.memory_max_bytes,
+        power_max_milliwatts: settings.power_max_watts.map(|watts| watts.saturating_mul(1_000)),
+    }
+}
+
 /// The devices that can be shown: the GPUs, or the processor where there is none.
-fn shown(devices: &[Device]) -> Vec<(DeviceKey, Device)> {
+pub(crate) fn shown(devices: &[Device]) -> Vec<(DeviceKey, Device)> {
     let usable = |is_processor: bool| -> Vec<(DeviceKey, Device)> {
         let found = devices
             .iter()

@@ -69,7 +69,7 @@ fn folder_disk_key_and_settings() {
 
 #[test]
 fn devices() {
-    use Check::{DeviceHealth, DeviceMemory, Devices, Driver};
+    use Check::{DeviceHealth, DeviceMemory, Devices, Driver, HardwareBudget};
     use Verdict::{Fit, Note, Unfit, Unknown};
     hold(&[
         (
@@ -170,6 +170,27 @@ fn devices() {
             Driver,
             Unknown,
             "nvidia-smi",
+        ),
+        ("budget", |_| {}, HardwareBudget, Fit, "may take 19712 MiB"),
+        (
+            "budget of memory",
+            |facts| {
+                gpu(facts).memory_free_bytes = Some(770 << 20);
+                set(facts).hardware.memory_max_bytes = Some(64 << 20);
+            },
+            HardwareBudget,
+            Note,
+            "needs",
+        ),
+        (
+            "budget of power",
+            |facts| {
+                gpu(facts).power_limit_milliwatts = None;
+                set(facts).hardware.power_max_watts = Some(100);
+            },
+            HardwareBudget,
+            Note,
+            "power_max_watts",
         ),
         (
             "full card of a server",
