@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 const FREE_MESH_PORT: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
-/// A processor that does other things too may take a minute or two.
-const PATIENCE: Duration = Duration::from_secs(400);
+/// This only bounds a failure: a processor that does other things too may take some minutes.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 async fn start_coordinator(folder: &Path) -> RunningCoordinator {
     let settings = gristmill_coordinator::Settings {

@@ -16,6 +16,8 @@ use gristmill_benchmark::session::{
 use gristmill_protocol::hardware::HardwareStatus;
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::ids::ChallengeId;
+use gristmill_telemetry::Registry;
+use gristmill_telemetry::exposition::exposition;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -25,9 +27,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 
+mod metrics;
 mod store;
 mod writer;
 
+use metrics::ChallengeMetrics;
 pub(crate) use store::{CertificateStore, FileStore};
 use writer::{Job, Written};
 
@@ -71,6 +75,7 @@ enum Message {
 pub(crate) struct Hardware {
     messages: mpsc::Sender<Message>,
     clock: Clock,
+    registry: Arc<Registry>,
 }
 
 /// The machine takes no questions now: it has too many, or has ended.
@@ -93,6 +98,9 @@ impl Hardware {
         let (messages, inbox) = mpsc::channel(QUEUE_MAX);
         let challenges = Challenges::new(Policy::default(), keypair.account(), kept);
         let (jobs, written, writer) = writer::start(Arc::new(store), keypair);
+        let mut registry = Registry::default();
+        let metrics = ChallengeMetrics::register(&mut registry);
+        metrics.show(challenges.counts());
         let driver = Driver {
             challenges,
             clock: clock.clone(),
@@ -100,6 +108,7 @@ impl Hardware {
             waiting: BTreeMap::new(),
             next_call: 0,
             jobs,
+            metrics,
             turns: Arc::new(Semaphore::new(VERIFICATIONS_MAX)),
             work: JoinSet::new(),
         };
@@ -109,7 +118,12 @@ impl Hardware {
                 tracing::error!(%error, "the writer of certificates failed");
             }
         });
-        Ok((Self { messages, clock }, task))
+        let hardware = Self {
+            messages,
+            clock,
+            registry: Arc::new(registry),
+        };
+        Ok((hardware, task))
     }
 
     /// Makes a call and waits for its answer.
@@ -120,6 +134,11 @@ impl Hardware {
         let came_ms = self.clock.now_ms();
         let make = Box::new(make);
         self.ask(|reply| Message::Call { came_ms, make, reply }).await
+    }
+
+    /// How many challenges there were and how they ended, as Prometheus reads it: the content type and the text.
+    pub(crate) fn metrics(&self) -> (&'static str, String) {
+        exposition(&self.registry, None)
     }
 
     /// How an account's devices stand.
@@ -152,7 +171,8 @@ struct Driver {
     last_ms: u64,
     waiting: BTreeMap<CallId, oneshot::Sender<Outcome>>,
     next_call: u64,
-    jobs: mpsc::UnboundedSender<Job>,
+    jobs: mpsc::Sender<Job>,
+    metrics: ChallengeMetrics,
     turns: Arc<Semaphore>,
     work: JoinSet<Event>,
 }
@@ -161,7 +181,7 @@ impl Driver {
     async fn run(
         mut self,
         mut inbox: mpsc::Receiver<Message>,
-        mut written: mpsc::UnboundedReceiver<Written>,
+        mut written: mpsc::Receiver<Written>,
         stopping: CancellationToken,
     ) {
         let mut tick_at = Instant::now();
@@ -179,14 +199,31 @@ impl Driver {
                     None => return,
                 },
                 Some(done) = self.work.join_next() => match done {
-                    Ok(event) => self.handle(event, None),
+                    Ok(event) => {
+                        self.catch_up(&mut inbox);
+                        self.handle(event, None);
+                    }
                     Err(error) => tracing::error!(%error, "the verifier failed"),
                 },
-                Some(written) = written.recv() => self.handle(written.event(), None),
+                Some(written) = written.recv() => {
+                    self.catch_up(&mut inbox);
+                    self.handle(written.event(), None);
+                }
                 () = tokio::time::sleep_until(tick_at) => {
+                    self.catch_up(&mut inbox);
                     self.handle(Event::Tick, None);
                     tick_at = Instant::now() + IDLE_TICK;
                 }
+            }
+        }
+    }
+
+    /// Hears what waits already before time passes beyond when it came: a caller is not late because it waited in our queue.
+    fn catch_up(&mut self, inbox: &mut mpsc::Receiver<Message>) {
+        for _ in 0..QUEUE_MAX {
+            match inbox.try_recv() {
+                Ok(message) => self.hear(message),
+                Err(_) => return,
             }
         }
     }
@@ -227,6 +264,7 @@ impl Driver {
         for effect in self.challenges.handle(event, now_ms, &mut rng) {
             self.do_effect(effect);
         }
+        self.metrics.show(self.challenges.counts());
         // Callers that hung up are not waited for.
         self.waiting.retain(|_, reply| !reply.is_closed());
     }
@@ -248,10 +286,12 @@ impl Driver {
                 outcome,
             } => match outcome {
                 Ok(shown) => {
+                    self.metrics.passed.inc();
                     tracing::info!(%challenge, %account, memory_bytes = shown.memory_bytes, score = shown.score,
                         "hardware certified");
                 }
                 Err(refusal) => {
+                    self.metrics.refused(refusal.code());
                     tracing::info!(%challenge, %account, code = refusal.code(), reason = %refusal,
                         "hardware challenge refused");
                 }
@@ -259,10 +299,30 @@ impl Driver {
         }
     }
 
-    fn write(&self, job: Job) {
-        // The writer ends after us.
-        if self.jobs.send(job).is_err() {
-            tracing::error!("the writer of certificates has ended");
+    /// Never waits: time passes for challenges also while the disk is slow.
+    fn write(&mut self, job: Job) {
+        let Err(refused) = self.jobs.try_send(job) else {
+            return;
+        };
+        match refused.into_inner() {
+            Job::Keep { record, renewal } => {
+                tracing::warn!("too many certificates wait to be written; one is not given out");
+                let is_kept = false;
+                self.work.spawn(async move {
+                    Event::Kept {
+                        record,
+                        renewal,
+                        is_kept,
+                    }
+                });
+            }
+            Job::Update(_) => {
+                tracing::error!(
+                    "too many certificates wait to be written; a device that failed its challenge is renewable again after a restart"
+                );
+            }
+            // It is read and forgotten again after a restart.
+            Job::Forget(_) => tracing::warn!("a certificate that expired long ago stays on the disk"),
         }
     }
 

@@ -24,6 +24,9 @@ pub struct CertifiedRecord {
     /// When the device has to be shown again, Unix milliseconds. Drawn at random when it was shown, and told to
     /// nobody before it comes.
     pub again_at_ms: u64,
+    /// Whether the device failed a challenge since it was shown: then it has to be shown again at once.
+    #[serde(default)]
+    pub has_failed: bool,
 }
 
 /// Whether a certificate is renewed.
@@ -50,10 +53,10 @@ impl CertifiedRecord {
         now_ms < ends_at_ms.saturating_add(HardwareCertificate::LEEWAY_MS)
     }
 
-    /// Whether the device has to be shown again, by its own lot.
+    /// Whether the device has to be shown again, by its own lot or because it failed.
     #[must_use]
     pub const fn is_due(&self, now_ms: u64) -> bool {
-        now_ms >= self.again_at_ms
+        self.has_failed || now_ms >= self.again_at_ms
     }
 
     pub(super) fn links(&self) -> Links {
@@ -92,7 +95,8 @@ pub(super) fn expiry(now_ms: u64, latest: u64) -> u64 {
 }
 
 /// When a device that is shown now has to be shown again. A challenge that nobody demanded does not put off one
-/// that is to come: otherwise who rents a device for a minute could choose its own times.
+/// that is to come: otherwise who rents a device for a minute could choose its own times. One that was failed before does not
+/// either: whoever wants another lot could fail and then pass.
 pub(super) fn draw_again(
     before: Option<&CertifiedRecord>,
     policy: &Policy,
@@ -105,7 +109,7 @@ pub(super) fn draw_again(
         .saturating_sub(CERTIFICATE_LIFE_SECONDS * 1_000);
     let drawn = now_ms + rng.random_range(policy.again_after_ms..=latest.max(policy.again_after_ms));
     match before {
-        Some(before) if !before.is_due(now_ms) => before.again_at_ms.min(drawn),
+        Some(before) if now_ms < before.again_at_ms => before.again_at_ms.min(drawn),
         _ => drawn,
     }
 }

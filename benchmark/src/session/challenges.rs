@@ -40,6 +40,7 @@ pub struct Challenges {
     pub(super) register: Register,
     admission: Admission,
     forget_at_ms: u64,
+    posed: u64,
     effects: Vec<Effect>,
 }
 
@@ -52,6 +53,8 @@ pub struct Counts {
     pub held: usize,
     /// Devices that are remembered.
     pub devices: usize,
+    /// Challenges that were posed since the beginning.
+    pub posed: u64,
 }
 
 impl Challenges {
@@ -73,6 +76,7 @@ impl Challenges {
             register,
             admission: Admission::default(),
             forget_at_ms: 0,
+            posed: 0,
             effects: Vec::new(),
         }
     }
@@ -190,6 +194,7 @@ impl Challenges {
                 .filter(|course| course.held.is_some())
                 .count(),
             devices: self.register.len(),
+            posed: self.posed,
         }
     }
 
@@ -272,6 +277,7 @@ impl Challenges {
         };
         let opened = self.opened(challenge, &course, now_ms);
         self.courses.insert(challenge, course);
+        self.posed = self.posed.saturating_add(1);
         Ok(opened)
     }
 

@@ -121,6 +121,7 @@ mod tests {
             text: "signed".into(),
             address: Some((7, true)),
             again_at_ms: 9,
+            has_failed: false,
         }
     }
 

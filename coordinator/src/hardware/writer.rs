@@ -9,7 +9,11 @@ use tokio::task::JoinHandle;
 
 use super::CertificateStore;
 
-/// What is to be written. Each follows from one call or one challenge, which are bounded, so these are too.
+/// Most certificates that wait to be written, and most that were and are not heard of yet. Calls beyond are told to come
+/// back: a disk that is slower than providers renew must not fill the memory.
+const QUEUE_MAX: usize = 256;
+
+/// What is to be written.
 pub(super) enum Job {
     /// A certificate is signed and kept.
     Keep {
@@ -48,20 +52,16 @@ impl Written {
 pub(super) fn start(
     store: Arc<dyn CertificateStore>,
     keypair: Keypair,
-) -> (
-    mpsc::UnboundedSender<Job>,
-    mpsc::UnboundedReceiver<Written>,
-    JoinHandle<()>,
-) {
-    let (jobs, mut inbox) = mpsc::unbounded_channel();
-    let (outbox, written) = mpsc::unbounded_channel();
+) -> (mpsc::Sender<Job>, mpsc::Receiver<Written>, JoinHandle<()>) {
+    let (jobs, mut inbox) = mpsc::channel(QUEUE_MAX);
+    let (outbox, written) = mpsc::channel(QUEUE_MAX);
     let task = tokio::spawn(async move {
         while let Some(job) = inbox.recv().await {
             let (store, keypair) = (store.clone(), keypair.clone());
             match tokio::task::spawn_blocking(move || write(&*store, &keypair, job)).await {
                 Ok(Some(written)) => {
                     // The machine may have ended: the certificate is kept all the same, and told by the status.
-                    let _ = outbox.send(written);
+                    let _ = outbox.send(written).await;
                 }
                 Ok(None) => {}
                 Err(error) => tracing::error!(%error, "a certificate was not written"),

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
 use axum::serve::IncomingStream;
 use gristmill_benchmark::session::AddressKey;
 use gristmill_protocol::coordinator_api::ErrorBody;
@@ -184,6 +186,17 @@ pub(super) async fn hardware_status(
     call: SignedCall,
 ) -> Answer<HardwareStatus> {
     service.hardware_status(call.account).await.map(Json)
+}
+
+/// How many challenges of hardware were posed and how they ended, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "health", responses(
+    (status = 200, description = "Metrics in the text format of Prometheus", body = String, content_type = "text/plain"),
+    (status = 404, description = "This coordinator poses no challenges", body = ErrorBody),
+    (status = "default", description = "Any other failure", body = ErrorBody)
+))]
+pub(super) async fn metrics(State(service): State<Arc<Service>>) -> Result<Response, Rejection> {
+    let (content_type, text) = service.hardware_metrics()?;
+    Ok(([(CONTENT_TYPE, content_type)], text).into_response())
 }
 
 #[derive(Deserialize, IntoParams)]

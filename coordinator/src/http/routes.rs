@@ -33,8 +33,8 @@ use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
 
 use super::hardware_routes::{
     __path_certificates, __path_challenge_proof, __path_challenge_step, __path_hardware_status,
-    __path_open_challenge, __path_renew_certificate, certificates, challenge_proof, challenge_step,
-    hardware_status, open_challenge, renew_certificate,
+    __path_metrics, __path_open_challenge, __path_renew_certificate, certificates, challenge_proof,
+    challenge_step, hardware_status, metrics, open_challenge, renew_certificate,
 };
 use super::log_routes::{
     __path_cosign, __path_log_checkpoint, __path_log_entries, __path_log_tile, __path_receipt, cosign,
@@ -110,6 +110,7 @@ routes! {
     get "/v1/listings" => listings,
     get "/v1/network" => network,
     get "/.well-known/jwks.json" => jwks,
+    get "/metrics" => metrics,
     get "/healthz" => alive,
     get "/readyz" => ready,
     get "/openapi.json" => openapi,

@@ -145,6 +145,11 @@ impl Service {
         })
     }
 
+    /// How challenges ended, as Prometheus reads it: the content type and the text.
+    pub(crate) fn hardware_metrics(&self) -> Result<(&'static str, String), Rejection> {
+        Ok(self.hardware()?.metrics())
+    }
+
     fn hardware(&self) -> Result<&Hardware, Rejection> {
         self.hardware.as_ref().ok_or_else(|| {
             Rejection::not_found(

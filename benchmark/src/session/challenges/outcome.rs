@@ -141,6 +141,7 @@ impl Challenges {
             text: String::new(),
             address: course.links.address.map(AddressKey::parts),
             again_at_ms: draw_again(before, &self.policy, now_ms, rng),
+            has_failed: false,
         })
     }
 
@@ -191,8 +192,7 @@ impl Challenges {
         let is_newest = known.is_some_and(|known| known.certificate.jti == challenge);
         if is_kept && is_newest {
             // It may have failed another challenge meanwhile.
-            let due_ms = known.map_or(u64::MAX, |known| known.again_at_ms);
-            record.again_at_ms = record.again_at_ms.min(due_ms);
+            record.has_failed = known.is_some_and(|known| known.has_failed);
             self.register.insert(record.clone());
         }
         match renewal {
@@ -238,9 +238,7 @@ impl Challenges {
         course.openings = None;
         let known = self.register.get(&device).filter(|known| !known.is_due(now_ms));
         if is_a_failure && known.is_some_and(|known| !known.text.is_empty()) {
-            let record = self
-                .register
-                .update(&device, |record| record.again_at_ms = now_ms);
+            let record = self.register.update(&device, |record| record.has_failed = true);
             self.effects
                 .extend(record.map(|record| Effect::Update(Box::new(record.clone()))));
         }

@@ -11,6 +11,10 @@ use super::Challenges;
 
 /// How often devices that need not be remembered are looked for.
 const FORGET_EVERY_MS: u64 = 60 * 60_000;
+/// Most devices that are forgotten at once: each is a file to remove, and the others wait for the next look.
+const FORGET_AT_ONCE: usize = 64;
+/// How soon the next look is where more are left.
+const FORGET_MORE_MS: u64 = 1_000;
 
 impl Challenges {
     /// Ends what is overdue, begins what is ready, answers what was held.
@@ -91,8 +95,14 @@ impl Challenges {
         if now_ms < self.forget_at_ms {
             return;
         }
-        self.forget_at_ms = now_ms.saturating_add(FORGET_EVERY_MS);
-        for device in self.register.forgotten(self.policy.remember_ms, now_ms) {
+        let mut forgotten = self.register.forgotten(self.policy.remember_ms, now_ms);
+        let again_ms = match forgotten.len() > FORGET_AT_ONCE {
+            true => FORGET_MORE_MS,
+            false => FORGET_EVERY_MS,
+        };
+        self.forget_at_ms = now_ms.saturating_add(again_ms);
+        forgotten.truncate(FORGET_AT_ONCE);
+        for device in forgotten {
             self.register.remove(&device);
             self.effects.push(Effect::Forget(device));
         }

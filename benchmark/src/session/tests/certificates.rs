@@ -61,6 +61,25 @@ fn a_challenge_that_nobody_demanded_puts_off_none_that_comes() {
     assert!(again_at(&desk) > due, "a demanded one draws a new lot");
 }
 
+/// Otherwise whoever rents a device for a minute could fail and pass again until the lot falls late.
+#[test]
+fn a_failure_draws_no_new_lot() {
+    let mut desk = Desk::new();
+    desk.certify(1, None, claim(None, 0));
+    let again_at = |desk: &Desk| desk.challenges.certified(desk.now_ms).next().unwrap().again_at_ms;
+    let due = again_at(&desk);
+    for _ in 0..20 {
+        desk.verdict = Err(Refusal::Proof { reason: "x".into() });
+        let device = desk.open(1, None, claim(None, 0)).unwrap();
+        assert_eq!(refusal(&desk.run(&device, 4_000, 0)), "proof");
+        assert!(desk.challenges.status(&account(1), desk.now_ms).devices[0].challenge_wanted);
+        desk.verdict = Ok(());
+        desk.certify(1, None, claim(None, 0));
+        assert!(!desk.challenges.status(&account(1), desk.now_ms).devices[0].challenge_wanted);
+        assert!(again_at(&desk) <= due);
+    }
+}
+
 #[test]
 fn a_device_that_failed_is_not_renewed() {
     let mut desk = Desk::new();
