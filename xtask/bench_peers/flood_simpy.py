@@ -77,10 +77,9 @@ def receive(receipt):
     seen[node] |= bit
     deliveries += 1
     delivered_us_sum += env.now
-    own = access[node]
     for neighbour in neighbours[node]:
         if neighbour != sender:
-            schedule(Receipt(env, (receive,), neighbour, bit, node), NORMAL, own + access[neighbour])
+            schedule(Receipt(env, (receive,), neighbour, bit, node), NORMAL, access[neighbour])
 
 
 for message in range(messages):

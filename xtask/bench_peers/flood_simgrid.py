@@ -1,0 +1,141 @@
+"""Messages that flood a network, in SimGrid: one JSON line of what came out and what it took.
+
+Usage: flood_simgrid.py NETWORK SECONDS
+
+NETWORK is a file of `measure network`. After SECONDS of processor time the run ends and tells what it did until then.
+
+A host, an actor and a mailbox for each node. The mailbox has its actor as receiver, so that a message is on its way as
+soon as it is sent and the sender waits for nothing. The platform is a star of links that have latency alone and are
+shared by nobody, under the network model with the least to compute (CM02, no factors, no cross-traffic). SimGrid's
+Python actors are threads of the system: that bounds how many nodes there can be.
+"""
+
+import gc
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from array import array
+
+import simgrid
+from simgrid import Actor, Engine, LinkInRoute, Mailbox, NetZone, this_actor
+
+DEGREE = 8
+LOOK_EVERY = 256
+END_S = 600.0
+
+
+def processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+numbers = array("I")
+with open(sys.argv[1], "rb") as file:
+    numbers.frombytes(file.read())
+nodes, messages = numbers[0], numbers[1]
+access = numbers[2 : 2 + nodes].tolist()
+flat = numbers[2 + nodes : 2 + nodes + DEGREE * nodes].tolist()
+neighbours = [flat[node * DEGREE : (node + 1) * DEGREE] for node in range(nodes)]
+publications = numbers[2 + nodes + DEGREE * nodes :].tolist()
+seconds = float(sys.argv[2])
+
+threading.stack_size(64 * 1024)
+engine = Engine(
+    [
+        "flood",
+        "--log=root.thres:error",
+        "--cfg=contexts/stack-size:64",
+        "--cfg=network/model:CM02",
+        "--cfg=network/crosstraffic:0",
+        "--cfg=network/latency-factor:1",
+        "--cfg=network/bandwidth-factor:1",
+        "--cfg=network/TCP-gamma:0",
+    ]
+)
+zone = NetZone.create_star_zone("world")
+hosts = []
+for node in range(nodes):
+    host = zone.create_host(str(node), 1e9)
+    link = zone.create_link(f"to {node}", 1e15)
+    link.set_latency(access[node] / 1e6).seal()
+    zone.add_route(None, host.netpoint, None, None, [LinkInRoute(link)], False)
+    nowhere = zone.create_link(f"from {node}", 1e15)
+    nowhere.set_latency(0).seal()
+    zone.add_route(host.netpoint, None, None, None, [LinkInRoute(nowhere)], False)
+    hosts.append(host)
+zone.seal()
+mailboxes = [Mailbox.by_name(str(node)) for node in range(nodes)]
+seen = [0] * nodes
+deliveries = duplicates = delivered_us_sum = 0
+started = used = 0.0
+
+
+def tell(complete: bool) -> None:
+    print(
+        json.dumps(
+            {
+                "simulator": f"simgrid {simgrid.simgrid_version}",
+                "nodes": nodes,
+                "messages": messages,
+                "events": deliveries + duplicates,
+                "deliveries": deliveries,
+                "duplicates": duplicates,
+                "delivered_us_sum": delivered_us_sum,
+                "complete": complete,
+                "wall_s": time.perf_counter() - started,
+                "processor_s": processor_seconds() - used,
+                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            }
+        ),
+        flush=True,
+    )
+    # Ending thousands of actors one by one is no part of what is measured.
+    os._exit(0)
+
+
+def forward(node, bit, sender):
+    payload = (bit, node)
+    for neighbour in neighbours[node]:
+        if neighbour != sender:
+            mailboxes[neighbour].put_init(payload, 1).detach()
+
+
+def receive(node, bit, sender):
+    global deliveries, duplicates, delivered_us_sum
+    if seen[node] & bit:
+        duplicates += 1
+    else:
+        seen[node] |= bit
+        deliveries += 1
+        delivered_us_sum += round(Engine.clock * 1e6)
+        forward(node, bit, sender)
+    if (deliveries + duplicates) % LOOK_EVERY == 0 and processor_seconds() - used > seconds:
+        tell(False)
+
+
+def live(node):
+    mailbox = mailboxes[node]
+    mailbox.set_receiver(Actor.self())
+    while True:
+        bit, sender = mailbox.get()
+        receive(node, bit, sender)
+
+
+def publish():
+    order = sorted((publications[2 * message + 1], message) for message in range(messages))
+    for at_us, message in order:
+        this_actor.sleep_until(at_us / 1e6)
+        receive(publications[2 * message], 1 << message, publications[2 * message])
+    this_actor.sleep_until(END_S)
+    tell(True)
+
+
+for node in range(nodes):
+    Actor.create(str(node), hosts[node], live, node)
+Actor.create("publish", hosts[0], publish)
+gc.disable()
+started, used = time.perf_counter(), processor_seconds()
+engine.run()
