@@ -30,7 +30,7 @@ use self::kept::Kept;
 use self::links::Links;
 use self::overlay::Mesh;
 use self::node::{Node, Role, Shard};
-use self::roster::{Keys, Roster};
+use self::roster::{Keys, Part, Roster};
 use self::scene::Scene;
 use self::survey::Surveyed;
 use self::tally::Tally;
@@ -53,6 +53,8 @@ pub struct MarketWorld {
     pub(crate) roster: Roster,
     pub(crate) keys: Keys,
     pub(crate) links: Links,
+    /// How far the clocks of those with keys are ahead.
+    skews_ms: Vec<i64>,
     pub(crate) graph: Graph,
     pub(crate) gossip: Settings,
     pub(crate) catalogue: Catalogue,
@@ -73,11 +75,13 @@ impl MarketWorld {
     #[must_use]
     pub fn new(config: MarketConfig, seed: u64) -> Self {
         let roster = Roster::new(&config);
+        let links = Links::new(&config, &roster, seed);
         Self {
             seed,
             keys: Keys::new(seed, roster.keyed()),
-            links: Links::new(&config.links, seed),
-            graph: Graph::new(seed, roster.nodes(), overlay::degree(config.links.degree.get())),
+            skews_ms: (0..roster.keyed()).map(|node| links.clock_skew_ms(node)).collect(),
+            links,
+            graph: Graph::new(seed, roster.nodes(), overlay::degree(config.connections.get())),
             gossip: Settings::new(config.gossip.clone()),
             catalogue: Catalogue::new(roster.keyed()),
             demands: config.consumers.iter().map(|group| Demand::new(&group.demand)).collect(),
@@ -85,6 +89,25 @@ impl MarketWorld {
             roster,
             config,
         }
+    }
+
+    /// What a node's clock says, Unix milliseconds.
+    #[must_use]
+    pub fn clock_ms(&self, node: NodeId, now_us: u64) -> u64 {
+        let skew_ms = match self.skews_ms.get(node as usize) {
+            Some(skew_ms) => *skew_ms,
+            None => self.links.clock_skew_ms(node),
+        };
+        (EPOCH_MS + now_us / 1_000).saturating_add_signed(skew_ms)
+    }
+
+    /// Whether one can open streams to the other. Whoever has opened a port is reached by all.
+    pub(crate) fn is_reachable(&self, from: NodeId, to: NodeId) -> bool {
+        let is_behind_nat = |node| match self.roster.part(node) {
+            Part::Provider(group) => self.config.providers.get(group).is_some_and(|group| group.behind_nat),
+            _ => false,
+        };
+        !(is_behind_nat(from) || is_behind_nat(to)) || self.links.can_connect(from, to)
     }
 
     /// The account of a node.
@@ -148,7 +171,7 @@ impl MarketWorld {
             }
             _ => (None, None),
         };
-        let now_ms = EPOCH_MS + place.at_us / 1_000;
+        let now_ms = if board.is_some() { self.clock_ms(place.node, place.at_us) } else { 0 };
         let verdict = match board.map(|board| board.post(&opened, now_ms)) {
             None => Verdict::Accept,
             Some(Ok(insertion)) if insertion.is_news() => Verdict::Accept,
@@ -156,9 +179,13 @@ impl MarketWorld {
             Some(Err(_)) => Verdict::Reject,
         };
         let listing = opened.listing();
-        let is_own = listing.provider == self.account(id.publisher());
+        let is_honest = match self.roster.part(id.publisher()) {
+            Part::Provider(group) => self.config.providers.get(group).is_some_and(|group| group.lie.is_none()),
+            _ => true,
+        };
+        // A liar that publishes too often is held back by when its listings arrive, which is not for this rule to know.
         if let (Verdict::Accept, Some(checker)) = (verdict, checker)
-            && (is_own || !published.is_genuine)
+            && (is_honest || !published.is_genuine)
         {
             let passed = Passed {
                 publisher: id.publisher(),
@@ -172,13 +199,6 @@ impl MarketWorld {
         Ok((verdict, heard))
     }
 
-    fn mesh<'a, 'c>(&'a self, context: &'a mut Context<'c, Event>, tally: &'a mut Tally) -> Mesh<'a, 'c> {
-        Mesh {
-            world: self,
-            context,
-            tally,
-        }
-    }
 
     /// Something came from a neighbour on the mesh.
     fn gossip(
@@ -186,12 +206,11 @@ impl MarketWorld {
         peer: &mut Peer,
         role: Option<&mut Role>,
         gossip: Gossip,
-        tally: &mut Tally,
-        context: &mut Context<'_, Event>,
+        mut mesh: Mesh<'_, '_>,
     ) -> Result<(), Breach> {
         let place = Place {
-            node: context.node(),
-            at_us: context.now_us(),
+            node: mesh.context.node(),
+            at_us: mesh.context.now_us(),
         };
         let (mut heard, mut breach) = (Heard::Nothing, None);
         let validate = |id| match self.judge(role, id, place) {
@@ -204,7 +223,8 @@ impl MarketWorld {
                 Verdict::Ignore
             }
         };
-        self.mesh(context, tally).receive(peer, gossip, validate);
+        mesh.receive(peer, gossip, validate);
+        let tally = mesh.tally;
         match heard {
             Heard::Nothing => {}
             Heard::Invalid => tally.invalid_heard += 1,
@@ -289,7 +309,7 @@ impl World for MarketWorld {
     type Shared = Shared;
 
     fn lookahead_us(&self) -> u64 {
-        self.links.least_us()
+        self.links.lookahead_us()
     }
 
     fn handle(
@@ -303,18 +323,27 @@ impl World for MarketWorld {
         let Some(state) = shard.nodes.get_mut(slot_of(node)) else {
             return Ok(());
         };
-        let Node { peer, is_down, role } = state;
+        let Node {
+            peer,
+            uplink_us,
+            is_down,
+            role,
+        } = state;
+        let (world, tally) = (self, &mut shard.tally);
         let event = match event {
-            Event::Gossip(_) | Event::Heartbeat(_) | Event::Join if *is_down => return Ok(()),
-            Event::Gossip(gossip) => {
-                return self.gossip(peer, role.as_deref_mut(), gossip, &mut shard.tally, context);
-            }
-            Event::Heartbeat(beat) => {
-                self.mesh(context, &mut shard.tally).heartbeat(peer, beat);
-                return Ok(());
-            }
-            Event::Join => {
-                self.mesh(context, &mut shard.tally).join(peer);
+            Event::Gossip(_) | Event::Heartbeat(_) | Event::Join => {
+                let mut mesh = Mesh {
+                    world,
+                    context,
+                    tally,
+                    uplink_us,
+                };
+                match event {
+                    _ if *is_down => {}
+                    Event::Gossip(gossip) => return self.gossip(peer, role.as_deref_mut(), gossip, mesh),
+                    Event::Heartbeat(beat) => mesh.heartbeat(peer, beat),
+                    _ => mesh.join(peer),
+                }
                 return Ok(());
             }
             event => event,
@@ -323,10 +352,11 @@ impl World for MarketWorld {
             return Ok(());
         };
         let mut scene = Scene {
-            world: self,
-            tally: &mut shard.tally,
+            world,
+            tally,
             context,
             peer,
+            uplink_us,
         };
         if let Event::Fault(fault) = event {
             return self.fault(role, fault, &mut scene);

@@ -13,6 +13,7 @@ use crate::engine::random::Random;
 use crate::engine::{NodeId, Simulation, node_at, nodes_of_shard};
 use crate::checkers::forwarding::Forwarding;
 use crate::gossip::Peer;
+use crate::network::Churn;
 use crate::people::consumer::Consumer;
 use crate::people::coordinator::{self, Coordinator};
 use crate::people::provider::Provider;
@@ -20,6 +21,8 @@ use crate::people::publisher::Publisher;
 
 /// Consumers begin to ask after this, so that listings are there and gossip has found together, in microseconds.
 const ASK_FROM_US: u64 = 20_000_000;
+/// Shortest absence, in microseconds.
+const AWAY_MIN_US: u64 = 8_000_000;
 
 /// A market that is ready to run.
 #[must_use]
@@ -45,6 +48,7 @@ fn states_of(world: &MarketWorld, shard: usize) -> Shard {
             is_down: matches!(role.as_deref(), Some(Role::Provider(_))),
             role,
             peer: Peer::new(0),
+            uplink_us: 0,
         }
     };
     Shard {
@@ -136,15 +140,16 @@ fn schedule(simulation: &mut Simulation<MarketWorld>, seed: u64) {
 /// A provider that is online now goes offline some day, and comes back.
 pub(super) fn plan_departure(group: u16, scene: &mut Scene<'_, '_>) {
     let config = scene.world.provider_group(group);
-    let (online_s, offline_s) = (config.online_s.get(), config.offline_s.get());
-    if online_s == 0 {
+    let Some(churn) = config.churn.clone().map(Churn::new) else {
         return;
-    }
-    let crash_share = config.crashes.get();
+    };
+    let region = scene.world.links.region(scene.node());
+    let now_us = scene.now_us();
     let random = scene.random();
-    let stays_us = random.exponential(online_s * 1_000_000).max(1);
-    let away_us = random.exponential(offline_s * 1_000_000).max(1_000_000);
-    let crash = random.chance(crash_share);
+    let stays_us = churn.session_us(random).max(1);
+    // Not so soon that its first listing comes too early after the last one.
+    let away_us = churn.absence_us(region, now_us + stays_us, random).max(AWAY_MIN_US);
+    let crash = churn.crashes(random);
     scene.after(stays_us, Timer::Down { crash });
     scene.after(stays_us + away_us, Timer::Up);
 }

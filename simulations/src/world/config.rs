@@ -1,8 +1,10 @@
 //! What a market is made of, as a scenario says it.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::gossip::GossipConfig;
+use crate::network::{ChurnConfig, Disk, Network, NetworkConfig};
 use crate::people::conduct::{ConsumerConduct, Defences, Honest, ProviderConduct};
 use crate::people::demand::DemandConfig;
 use crate::people::devices::DeviceClass;
@@ -21,8 +23,12 @@ pub struct MarketConfig {
     /// How long the run takes, in seconds of virtual time.
     pub duration_s: Bounded<1, 31_536_000>,
     /// How messages travel.
-    #[serde(default)]
-    pub links: LinksConfig,
+    #[serde(default, deserialize_with = "checked")]
+    pub network: NetworkConfig,
+    /// How many connections each node keeps, its neighbours on the gossip mesh among them. Nodes look on until they have
+    /// found so many whom they can connect to.
+    #[serde(default = "bounded::<1, 64, 20>")]
+    pub connections: Bounded<1, 64>,
     /// The parameters of the gossip mesh.
     #[serde(default)]
     pub gossip: GossipConfig,
@@ -63,36 +69,14 @@ pub enum Boards {
     Everyone,
 }
 
-/// How messages travel.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LinksConfig {
-    /// How many connections each node has, its neighbours on the gossip mesh among them.
-    pub degree: Bounded<1, 64>,
-    /// Shortest latency in milliseconds.
-    pub latency_min_ms: Bounded<1, 60_000>,
-    /// Longest latency in milliseconds.
-    pub latency_max_ms: Bounded<1, 60_000>,
-}
-
-impl Default for LinksConfig {
-    fn default() -> Self {
-        Self {
-            degree: Bounded::nearest(20),
-            latency_min_ms: Bounded::nearest(10),
-            latency_max_ms: Bounded::nearest(100),
-        }
-    }
-}
-
 /// Who keeps the ledger, and by which rules.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CoordinatorConfig {
     /// Its share of what is settled, in 1/10,000.
     pub fee_basis_points: Bounded<0, 10_000>,
-    /// How long a write takes to be on disk, in microseconds; twice that at most.
-    pub disk_us: Bounded<1, 10_000_000>,
+    /// What it writes to.
+    pub disk: Disk,
     /// The largest limit of a channel, in microcredits.
     pub channel_limit_max: Micro,
     /// The longest life of a channel, in seconds.
@@ -105,7 +89,7 @@ impl Default for CoordinatorConfig {
     fn default() -> Self {
         Self {
             fee_basis_points: Bounded::nearest(250),
-            disk_us: Bounded::nearest(2_000),
+            disk: Disk::default(),
             channel_limit_max: Bounded::nearest(100_000_000),
             channel_life_max_s: Bounded::nearest(86_400),
             sweep_every_s: Bounded::nearest(10),
@@ -161,15 +145,11 @@ pub struct ProviderGroup {
     /// Seconds between two hand-ins of vouchers.
     #[serde(default = "bounded::<1, 86_400, 60>")]
     pub hand_in_every_s: Bounded<1, 86_400>,
-    /// Mean seconds that a provider stays online; 0: for ever.
-    #[serde(default = "bounded::<0, 31_536_000, 0>")]
-    pub online_s: Bounded<0, 31_536_000>,
-    /// Mean seconds that it is away then.
-    #[serde(default = "bounded::<1, 31_536_000, 600>")]
-    pub offline_s: Bounded<1, 31_536_000>,
-    /// The share of departures without a word.
-    #[serde(default = "none")]
-    pub crashes: Fraction,
+    /// How it comes and goes; never where it is not written.
+    pub churn: Option<ChurnConfig>,
+    /// Whether only those reach it who can get through its NAT. Otherwise it has opened a port.
+    #[serde(default)]
+    pub behind_nat: bool,
 }
 
 /// Consumers that are alike.
@@ -266,6 +246,13 @@ pub enum FaultKind {
 
 const fn bounded<const MIN: u64, const MAX: u64, const DEFAULT: u64>() -> Bounded<MIN, MAX> {
     Bounded::nearest(DEFAULT)
+}
+
+/// The network, where its parts make sense together.
+fn checked<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NetworkConfig, D::Error> {
+    let config = NetworkConfig::deserialize(deserializer)?;
+    Network::new(config.clone(), 0).map_err(D::Error::custom)?;
+    Ok(config)
 }
 
 const fn yes() -> bool {

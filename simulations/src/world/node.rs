@@ -16,6 +16,8 @@ use crate::people::publisher::Publisher;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Node {
     pub(crate) peer: Peer,
+    /// When its line has sent what was sent so far, in microseconds.
+    pub(crate) uplink_us: u64,
     /// Whether it is offline.
     pub(crate) is_down: bool,
     pub(crate) role: Option<Box<Role>>,

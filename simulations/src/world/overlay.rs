@@ -4,13 +4,19 @@ use super::MarketWorld;
 use super::event::{Event, Gossip};
 use super::tally::Tally;
 use crate::engine::{Context, NodeId};
+use crate::gossip::wire::frame_bytes;
 use crate::gossip::{Effect, Link, Message, Peer, Step, Verdict};
+
+/// Bytes of closing a QUIC connection, and of opening one with its certificates.
+const CLOSING_BYTES: u64 = 60;
+const OPENING_BYTES: u64 = 3_000;
 
 /// What an event of the mesh needs beside the peer.
 pub(crate) struct Mesh<'a, 'c> {
     pub(crate) world: &'a MarketWorld,
     pub(crate) context: &'a mut Context<'c, Event>,
     pub(crate) tally: &'a mut Tally,
+    pub(crate) uplink_us: &'a mut u64,
 }
 
 impl Mesh<'_, '_> {
@@ -28,7 +34,8 @@ impl Mesh<'_, '_> {
             match effect {
                 Effect::Send { link, payload } => {
                     let to = self.world.graph.peer(node, link);
-                    self.send(to, Gossip::new(link, payload));
+                    let bytes = frame_bytes(&payload);
+                    self.send(to, bytes, Gossip::new(link, payload));
                 }
                 Effect::Wake { at_us, beat } => {
                     let delay_us = at_us.saturating_sub(self.context.now_us());
@@ -38,9 +45,10 @@ impl Mesh<'_, '_> {
         }
     }
 
-    fn send(&mut self, to: NodeId, gossip: Gossip) {
-        let node = self.context.node();
-        match self.world.links.delay_us(node, to, self.context.random()) {
+    fn send(&mut self, to: NodeId, bytes: u64, gossip: Gossip) {
+        let (node, now_us) = (self.context.node(), self.context.now_us());
+        let random = self.context.random();
+        match self.world.links.delay_us((node, to), bytes, now_us, self.uplink_us, random) {
             Some(delay_us) => self.context.send(to, delay_us, Event::Gossip(gossip)),
             None => self.tally.lost += 1,
         }
@@ -64,7 +72,7 @@ impl Mesh<'_, '_> {
                 let silence_us = self.world.links.silence_us();
                 self.context.send(neighbour, silence_us, Event::Gossip(Gossip::Gone(link)));
             } else {
-                self.send(neighbour, Gossip::Gone(link));
+                self.send(neighbour, CLOSING_BYTES, Gossip::Gone(link));
             }
         }
     }
@@ -73,7 +81,7 @@ impl Mesh<'_, '_> {
     pub(crate) fn rejoin(&mut self, peer: &mut Peer) {
         let node = self.context.node();
         for (link, neighbour, dials) in self.world.graph.links(node) {
-            self.send(neighbour, Gossip::Back(link, !dials));
+            self.send(neighbour, OPENING_BYTES, Gossip::Back(link, !dials));
         }
         self.join(peer);
     }

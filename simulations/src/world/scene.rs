@@ -5,7 +5,7 @@ use gristmill_protocol::identity::{AccountId, Keypair};
 use super::event::{Envelope, Event, JobId, Message, StreamId, Timer};
 use super::overlay::Mesh;
 use super::tally::Tally;
-use super::{EPOCH_MS, MarketWorld};
+use super::MarketWorld;
 use crate::checkers::Place;
 use crate::engine::random::Random;
 use crate::engine::{Breach, Context, NodeId};
@@ -19,6 +19,7 @@ pub struct Scene<'a, 'c> {
     pub tally: &'a mut Tally,
     pub(super) context: &'a mut Context<'c, Event>,
     pub(super) peer: &'a mut Peer,
+    pub(super) uplink_us: &'a mut u64,
 }
 
 impl<'c> Scene<'_, 'c> {
@@ -36,8 +37,8 @@ impl<'c> Scene<'_, 'c> {
 
     /// What the node's clock says, Unix milliseconds.
     #[must_use]
-    pub const fn now_ms(&self) -> u64 {
-        EPOCH_MS + self.context.now_us() / 1_000
+    pub fn now_ms(&self) -> u64 {
+        self.world.clock_ms(self.node(), self.context.now_us())
     }
 
     /// The node's key.
@@ -64,8 +65,8 @@ impl<'c> Scene<'_, 'c> {
 
     /// Waits until the node's clock says so, Unix milliseconds.
     pub fn at_ms(&mut self, at_ms: u64, timer: Timer) {
-        let at_us = at_ms.saturating_sub(EPOCH_MS).saturating_mul(1_000);
-        self.after(at_us.saturating_sub(self.now_us()).max(1), timer);
+        let wait_us = at_ms.saturating_sub(self.now_ms()).saturating_mul(1_000);
+        self.after(wait_us.max(1), timer);
     }
 
     /// Sends a message of its own connection.
@@ -79,7 +80,11 @@ impl<'c> Scene<'_, 'c> {
         let bytes = message.bytes();
         self.tally.message_bytes += bytes;
         let (from, now_us) = (self.node(), self.now_us());
-        match self.world.links.delay_us(from, to, self.context.random()) {
+        let is_reachable = self.world.is_reachable(from, to);
+        let random = self.context.random();
+        let links = &self.world.links;
+        let delay_us = is_reachable.then(|| links.delay_us((from, to), bytes, now_us, self.uplink_us, random));
+        match delay_us.flatten() {
             Some(delay_us) => {
                 let at_us = (now_us + delay_us).max(*arrives_us + 1);
                 *arrives_us = at_us;
@@ -127,6 +132,7 @@ impl<'c> Scene<'_, 'c> {
             world: self.world,
             context: self.context,
             tally: self.tally,
+            uplink_us: self.uplink_us,
         };
         (self.peer, mesh)
     }

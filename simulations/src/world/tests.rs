@@ -8,6 +8,7 @@ static NEVER: AtomicBool = AtomicBool::new(false);
 const SMALL: &str = "
 duration_s = 120
 bystanders = 20
+network = { equal_latency_ms = 40, clocks = { wrong = 0.0 } }
 [[providers]]
 name = 'home'
 count = 6
