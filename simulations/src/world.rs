@@ -33,7 +33,6 @@ use self::node::{Node, Role, Shard};
 use self::roster::{Keys, Part, Roster};
 use self::scene::Scene;
 use self::survey::Surveyed;
-use self::tally::Tally;
 use crate::checkers::Place;
 use crate::checkers::forwarding::Passed;
 use crate::gossip::graph::Graph;

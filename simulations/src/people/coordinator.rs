@@ -130,8 +130,11 @@ impl Coordinator {
 
     /// When an entry that comes now is on the disk: with the next write.
     fn durable_us(&mut self, scene: &mut Scene<'_, '_>) -> u64 {
-        let (now_us, disk) = (scene.now_us(), scene.world.config.coordinator.disk);
-        let write_us = disk.sync_us(scene.random()).max(1);
+        let (now_us, config) = (scene.now_us(), &scene.world.config.coordinator);
+        let write_us = match config.disk_us {
+            Some(write_us) => write_us.get(),
+            None => config.disk.sync_us(scene.random()).max(1),
+        };
         if now_us >= self.planned_until_us {
             self.writing_until_us = now_us + write_us;
             self.planned_until_us = self.writing_until_us;

@@ -6,7 +6,7 @@ use crate::engine::Random;
 
 /// What may be changed at random, with the values that it may take. A scenario that has no such key is left as it is.
 const CHANGES: &[(&str, &[&str])] = &[
-    ("links.latency_max_ms", &["20", "200", "1000"]),
+    ("network.loss", &["0", "20000", "100000"]),
     ("coordinator.disk_us", &["100", "20000", "500000"]),
 ];
 

@@ -140,16 +140,24 @@ fn schedule(simulation: &mut Simulation<MarketWorld>, seed: u64) {
 /// A provider that is online now goes offline some day, and comes back.
 pub(super) fn plan_departure(group: u16, scene: &mut Scene<'_, '_>) {
     let config = scene.world.provider_group(group);
-    let Some(churn) = config.churn.clone().map(Churn::new) else {
-        return;
-    };
     let region = scene.world.links.region(scene.node());
     let now_us = scene.now_us();
     let random = scene.random();
-    let stays_us = churn.session_us(random).max(1);
+    let (stays_us, away_us, crash) = match config.churn.clone().map(Churn::new) {
+        Some(churn) => {
+            let stays_us = churn.session_us(random);
+            let away_us = churn.absence_us(region, now_us + stays_us, random);
+            (stays_us, away_us, churn.crashes(random))
+        }
+        None if config.online_s.get() == 0 => return,
+        None => (
+            random.exponential(config.online_s.get() * 1_000_000),
+            random.exponential(config.offline_s.get() * 1_000_000),
+            random.chance(config.crashes.get()),
+        ),
+    };
     // Not so soon that its first listing comes too early after the last one.
-    let away_us = churn.absence_us(region, now_us + stays_us, random).max(AWAY_MIN_US);
-    let crash = churn.crashes(random);
+    let (stays_us, away_us) = (stays_us.max(1), away_us.max(AWAY_MIN_US));
     scene.after(stays_us, Timer::Down { crash });
     scene.after(stays_us + away_us, Timer::Up);
 }

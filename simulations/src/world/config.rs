@@ -77,6 +77,8 @@ pub struct CoordinatorConfig {
     pub fee_basis_points: Bounded<0, 10_000>,
     /// What it writes to.
     pub disk: Disk,
+    /// How long a write takes to be on disk, in microseconds, instead of the disk's own times.
+    pub disk_us: Option<Bounded<1, 10_000_000>>,
     /// The largest limit of a channel, in microcredits.
     pub channel_limit_max: Micro,
     /// The longest life of a channel, in seconds.
@@ -90,6 +92,7 @@ impl Default for CoordinatorConfig {
         Self {
             fee_basis_points: Bounded::nearest(250),
             disk: Disk::default(),
+            disk_us: None,
             channel_limit_max: Bounded::nearest(100_000_000),
             channel_life_max_s: Bounded::nearest(86_400),
             sweep_every_s: Bounded::nearest(10),
@@ -145,7 +148,16 @@ pub struct ProviderGroup {
     /// Seconds between two hand-ins of vouchers.
     #[serde(default = "bounded::<1, 86_400, 60>")]
     pub hand_in_every_s: Bounded<1, 86_400>,
-    /// How it comes and goes; never where it is not written.
+    /// Mean seconds that it stays online; 0: for ever. Each stay is as likely to end at any moment.
+    #[serde(default = "bounded::<0, 31_536_000, 0>")]
+    pub online_s: Bounded<0, 31_536_000>,
+    /// Mean seconds that it is away then.
+    #[serde(default = "bounded::<1, 31_536_000, 600>")]
+    pub offline_s: Bounded<1, 31_536_000>,
+    /// The share of departures without a word.
+    #[serde(default = "none")]
+    pub crashes: Fraction,
+    /// How it comes and goes by day and night, instead of those three.
     pub churn: Option<ChurnConfig>,
     /// Whether only those reach it who can get through its NAT. Otherwise it has opened a port.
     #[serde(default)]

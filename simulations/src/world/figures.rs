@@ -211,15 +211,15 @@ impl Figures {
     }
 
     /// `bytes_per_idle_node`: the engine's and the overlay's own for a node that relays gossip, what it heard lately
-    /// included, and nothing else. `protocol_bytes_per_node`: what the machines of the protocol take beside, on average.
+    /// that has forgotten what it heard, and nothing else. `protocol_bytes_per_node`: what the machines of the protocol take beside, on average.
     fn of_memory(&mut self, shards: &[&mut Shard]) {
         let (mut nodes, mut idle, mut idle_bytes, mut protocol_bytes) = (0_u64, 0_u64, 0_u64, 0_u64);
         for node in shards.iter().flat_map(|shard| &shard.nodes) {
             nodes += 1;
             protocol_bytes += node.protocol_bytes() as u64;
-            if node.role.is_none() {
+            if let (None, Some(bytes)) = (&node.role, node.idle_bytes()) {
                 idle += 1;
-                idle_bytes += node.idle_bytes() as u64;
+                idle_bytes += bytes as u64;
             }
         }
         self.set("bytes_per_idle_node", share(idle_bytes, idle));

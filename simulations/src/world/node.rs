@@ -55,10 +55,12 @@ pub struct Shard {
 const ENGINE_BYTES: usize = size_of::<u32>();
 
 impl Node {
-    /// Bytes of the engine and the overlay, heap included.
+    /// Bytes of the engine and the overlay, heap included; nothing where it remembers what it heard lately.
     #[must_use]
-    pub fn idle_bytes(&self) -> usize {
-        ENGINE_BYTES + size_of::<Self>() - size_of::<Peer>() + self.peer.memory_bytes()
+    pub fn idle_bytes(&self) -> Option<usize> {
+        self.peer
+            .idle_bytes()
+            .map(|bytes| ENGINE_BYTES + size_of::<Self>() - size_of::<Peer>() + bytes)
     }
 
     /// Bytes of what the node does beside, without the listings, which all boards share: the sizes of its structures
