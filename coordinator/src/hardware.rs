@@ -261,10 +261,12 @@ impl Driver {
             return;
         }
         let mut rng = ChaCha20Rng::from_seed(seed);
-        for effect in self.challenges.handle(event, now_ms, &mut rng) {
+        let effects = self.challenges.handle(event, now_ms, &mut rng);
+        // Before anybody hears of it.
+        self.metrics.show(self.challenges.counts());
+        for effect in effects {
             self.do_effect(effect);
         }
-        self.metrics.show(self.challenges.counts());
         // Callers that hung up are not waited for.
         self.waiting.retain(|_, reply| !reply.is_closed());
     }

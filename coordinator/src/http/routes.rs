@@ -466,6 +466,7 @@ mod tests {
                 "/v1/listings",
                 "/v1/network",
                 "/.well-known/jwks.json",
+                "/metrics",
                 "/healthz",
                 "/readyz",
                 "/openapi.json",

@@ -123,6 +123,17 @@ async fn what_is_late_by_a_millisecond_is_refused() {
     let mut challenge = Challenge::open(&network, &account, claim(None)).await;
     let next = commit(&network, &account, &mut challenge, HONEST_MS * 5 / 4).await;
     assert_eq!(refused(&next), "slower_than_claimed");
+    certify(&network, &account, claim(None)).await;
+    let url = format!("http://{}/metrics", network.running().http_address());
+    let told = reqwest::get(url).await.unwrap().text().await.unwrap();
+    for line in [
+        "gristmill_hardware_challenges_posed_total 2",
+        "gristmill_hardware_challenges_passed_total 1",
+        "gristmill_hardware_challenges_refused_total{code=\"slower_than_claimed\"} 1",
+        "gristmill_hardware_challenges_open 0.0",
+    ] {
+        assert!(told.lines().any(|found| found == line), "{line}\n{told}");
+    }
 }
 
 #[tokio::test]
