@@ -114,15 +114,11 @@ mod tests {
         }
     }
 
+    type Outcomes = Vec<Result<&'static str, ShowError>>;
+
     /// Shows devices whose outcomes are given attempt after attempt, and gives what they ended with, what was claimed
     /// of each, and what was told.
-    fn play(
-        devices: Vec<Vec<Result<&'static str, ShowError>>>,
-    ) -> (
-        Vec<Result<&'static str, ShowError>>,
-        Vec<(usize, u32)>,
-        Vec<Again>,
-    ) {
+    fn play(devices: Vec<Outcomes>) -> (Outcomes, Vec<(usize, u32)>, Vec<Again>) {
         let devices: Vec<_> = devices
             .into_iter()
             .map(|outcomes| RefCell::new(outcomes.into_iter()))
