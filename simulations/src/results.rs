@@ -324,12 +324,26 @@ impl Experiment {
     }
 }
 
-/// The unit that the end of a metric's name tells: `age_p99_s` is in seconds. Empty for a plain number.
+/// What stands behind the unit in a metric's name: which of many values it is.
+const WHICH: [&str; 8] = [
+    "_p50",
+    "_p90",
+    "_p95",
+    "_p99",
+    "_p999",
+    "_mean",
+    "_smallest",
+    "_largest",
+];
+
+/// The unit that the end of a metric's name tells: `age_p99_s` is in seconds, and so is `age_s_p99`. Empty for a plain
+/// number.
 #[must_use]
 pub fn unit_of(metric: &str) -> &'static str {
-    const ENDINGS: [(&str, &str); 12] = [
+    const ENDINGS: [(&str, &str); 13] = [
         ("_bytes_per_second", "B/s"),
         ("_bytes_per_s", "B/s"),
+        ("_bytes_per_node", "B"),
         ("_per_second", "1/s"),
         ("_per_s", "1/s"),
         ("_microcredits", "µcr"),
@@ -341,7 +355,11 @@ pub fn unit_of(metric: &str) -> &'static str {
         ("_ms", "ms"),
         ("_s", "s"),
     ];
-    let found = ENDINGS.iter().find(|(ending, _)| metric.ends_with(ending));
+    let bare = WHICH
+        .iter()
+        .find_map(|which| metric.strip_suffix(which))
+        .unwrap_or(metric);
+    let found = ENDINGS.iter().find(|(ending, _)| bare.ends_with(ending));
     found.map_or("", |(_, unit)| unit)
 }
 

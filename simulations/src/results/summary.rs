@@ -36,6 +36,8 @@ pub struct Summary {
     pub variants: Vec<Variant>,
     /// The metrics in the order in which people should see them: those of the headline first.
     pub metrics: Vec<String>,
+    /// How many of these are of the headline.
+    pub headline: usize,
 }
 
 /// Compares two values of a parameter: as numbers where both are.
@@ -142,14 +144,37 @@ impl Summary {
                 _ => groups.push(vec![place]),
             }
         }
+        let (metrics, headline) = metrics(runs);
         Self {
             varied: varied(runs, &experiment.grid),
             variants: groups
                 .into_iter()
                 .filter_map(|group| Variant::of(runs, group))
                 .collect(),
-            metrics: metrics(runs),
+            metrics,
+            headline,
         }
+    }
+
+    /// The headline's metrics. Without a headline the first that differ between variants, as many as are asked for.
+    #[must_use]
+    pub fn foremost(&self, count: usize) -> Vec<&str> {
+        let is_one = self.variants.len() < 2;
+        let all = self.metrics.iter().map(String::as_str).enumerate();
+        let chosen = all.filter(|(place, metric)| match self.headline {
+            0 => is_one || self.differs(metric),
+            headline => *place < headline,
+        });
+        chosen.map(|(_, metric)| metric).take(count).collect()
+    }
+
+    fn differs(&self, metric: &str) -> bool {
+        let mut means = self
+            .variants
+            .iter()
+            .filter_map(|variant| Some(variant.metrics.get(metric)?.mean));
+        let first = means.next();
+        means.any(|mean| Some(mean) != first)
     }
 
     /// How a metric grows with a parameter, over all variants that have both above 0.
@@ -180,19 +205,24 @@ fn varied(runs: &[RunResult], grid: &Grid) -> BTreeMap<String, Vec<String>> {
     sorted.collect()
 }
 
-fn metrics(runs: &[RunResult]) -> Vec<String> {
+/// All metrics, those of the headline first, and how many these are.
+fn metrics(runs: &[RunResult]) -> (Vec<String>, usize) {
     let known: BTreeSet<&String> = runs.iter().flat_map(|run| run.metrics.keys()).collect();
-    let headline = runs.iter().flat_map(|run| &run.manifest.headline);
     let mut ordered: Vec<String> = Vec::new();
-    for name in headline
-        .filter(|name| known.contains(name))
-        .chain(known.iter().copied())
-    {
+    let headline = runs.iter().flat_map(|run| &run.manifest.headline);
+    for name in headline.filter(|name| known.contains(name)) {
         if !ordered.contains(name) {
             ordered.push(name.clone());
         }
     }
-    ordered
+    let count = ordered.len();
+    let rest: Vec<String> = known
+        .into_iter()
+        .filter(|name| !ordered.contains(name))
+        .cloned()
+        .collect();
+    ordered.extend(rest);
+    (ordered, count)
 }
 
 #[cfg(test)]
@@ -245,7 +275,25 @@ mod tests {
         assert!(summary.variants.iter().all(|variant| variant.seeds == [1, 2, 3]));
         assert_eq!(summary.varied.keys().collect::<Vec<_>>(), ["churn"]);
         assert_eq!(summary.metrics[0], "delivered_share");
-        assert_eq!(summary.metrics.len(), 3);
+        assert_eq!((summary.metrics.len(), summary.headline), (3, 1));
+        assert_eq!(summary.foremost(5), ["delivered_share"]);
+        let without = Experiment {
+            runs: experiment
+                .runs
+                .iter()
+                .cloned()
+                .map(|mut run| {
+                    run.manifest.headline.clear();
+                    run
+                })
+                .collect(),
+            ..experiment
+        };
+        // The third is the same everywhere.
+        assert_eq!(
+            Summary::of(&without).foremost(5),
+            ["age_p99_s", "delivered_share"]
+        );
         assert_eq!(summary.variants[1].label(), "churn = 9, region = eu");
         let sample = &summary.variants[0].metrics["age_p99_s"];
         assert!(sample.count == 3 && sample.interval.is_some());

@@ -102,6 +102,8 @@ fn units_are_in_the_names() {
         ("lost_share", "share"),
         ("sent_bytes_per_second", "B/s"),
         ("paid_microcredits", "µcr"),
+        ("gossip_delivery_ms_p99", "ms"),
+        ("gossip_bytes_per_node", "B"),
         ("providers", ""),
     ] {
         assert_eq!(unit_of(name), unit, "{name}");

@@ -50,8 +50,11 @@ impl Axis {
         if range == Range::Level && high < 0.0 && high > 0.6 * low {
             high = 0.0;
         }
+        if low == 0.0 && high == 0.0 {
+            high = 1.0;
+        }
         if low == high {
-            let room = if low == 0.0 { 1.0 } else { low.abs() / 2.0 };
+            let room = low.abs() / 2.0;
             (low, high) = (low - room, high + room);
         }
         let mut axis = Self {

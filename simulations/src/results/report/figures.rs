@@ -1,7 +1,5 @@
 //! Which plots an experiment gets: figures over what was varied, then over time, then distributions.
 
-use std::collections::BTreeMap;
-
 use super::markup::{with_unit, words};
 use super::plot::{Bars, Line, MAX_LINES, Plot, Point, Shape};
 use crate::results::statistics::Sample;
@@ -25,7 +23,7 @@ const BAND: &str = "The band is the 95 % confidence interval of the mean over se
 pub fn figures(experiment: &Experiment, summary: &Summary) -> Vec<String> {
     let mut figures = Vec::new();
     if summary.variants.len() > 1 {
-        for metric in summary.metrics.iter().take(MAX_METRICS) {
+        for metric in summary.foremost(MAX_METRICS) {
             let id = figures.len();
             figures.extend(over_variants(summary, metric, id));
         }
@@ -70,26 +68,27 @@ fn over_variants(summary: &Summary, metric: &str, id: usize) -> Option<String> {
     let Some(parameter) = main_parameter(summary) else {
         return Some(bars(summary, metric, measured).figure(id));
     };
-    let mut lines: BTreeMap<String, Vec<Point>> = BTreeMap::new();
+    let mut lines: Vec<Line> = Vec::new();
     for variant in &summary.variants {
         let value = variant.parameters.get(parameter).and_then(|value| number(value));
         if let (Some(x), Some(sample)) = (value, variant.metrics.get(metric)) {
-            lines
-                .entry(others(summary, variant, parameter))
-                .or_default()
-                .push(point(x, sample));
+            let label = others(summary, variant, parameter);
+            let point = point(x, sample);
+            match lines.iter_mut().find(|line| line.label == label) {
+                Some(line) => line.points.push(point),
+                None => lines.push(Line {
+                    label,
+                    points: vec![point],
+                }),
+            }
         }
     }
     let all = lines.len();
-    let lines: Vec<Line> = lines
-        .into_iter()
-        .take(MAX_LINES)
-        .map(|(label, mut points)| {
-            // The grid may have another order.
-            points.sort_by(|one, other| one.x.total_cmp(&other.x));
-            Line { label, points }
-        })
-        .collect();
+    lines.truncate(MAX_LINES);
+    for line in &mut lines {
+        // The grid may have another order.
+        line.points.sort_by(|one, other| one.x.total_cmp(&other.x));
+    }
     let title = format!("{} over {}", sentence(&words(metric)), words(parameter));
     let plot = Plot {
         description: description(&lines, parameter),

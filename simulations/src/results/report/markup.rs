@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::results::{WHICH, unit_of};
+
 /// A text that shows as it is wherever it is put: between tags and in quoted attributes.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a>(pub &'a str);
@@ -27,13 +29,16 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// A name with underscores in words: `age_p99_s` is "age p99".
+/// A name with underscores in words: `age_p99_s` and `age_s_p99` are "age p99".
 #[must_use]
 pub fn words(name: &str) -> String {
-    let unit = crate::results::unit_of(name);
-    let is_in_name = matches!(unit, "s" | "ms" | "µs" | "B" | "B/s" | "1/s" | "µcr");
-    let bare = if is_in_name { strip_unit(name) } else { name };
-    bare.replace('_', " ")
+    let (bare, which) = match WHICH.iter().find(|which| name.ends_with(**which)) {
+        Some(which) => (name.strip_suffix(which).unwrap_or(name), *which),
+        None => (name, ""),
+    };
+    let is_in_name = matches!(unit_of(bare), "s" | "ms" | "µs" | "B" | "B/s" | "1/s" | "µcr");
+    let bare = if is_in_name { strip_unit(bare) } else { bare };
+    format!("{bare}{which}").replace('_', " ")
 }
 
 fn strip_unit(name: &str) -> &str {
@@ -72,6 +77,7 @@ mod tests {
     #[test]
     fn names_become_words() {
         assert_eq!(words("age_p99_s"), "age p99");
+        assert_eq!(words("gossip_delivery_ms_p99"), "gossip delivery p99");
         assert_eq!(words("lost_share"), "lost share");
         assert_eq!(words("events_per_second"), "events");
         assert_eq!(with_unit("age p99", "s"), "age p99 (s)");

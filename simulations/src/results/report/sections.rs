@@ -120,7 +120,7 @@ fn begin_table(page: &mut String, label: &str) {
 
 /// The headline metrics of each variant.
 pub(super) fn headline(page: &mut String, summary: &Summary) {
-    let metrics: Vec<&String> = summary.metrics.iter().take(MAX_HEADLINE).collect();
+    let metrics = summary.foremost(MAX_HEADLINE);
     if metrics.is_empty() {
         return;
     }

@@ -75,8 +75,8 @@ fn a_sweep_has_lines_with_bands_and_an_answer() {
     let sweep = experiment(&[&[("churn", "0.1")], &[("churn", "0.2")], &[("churn", "2")]], 5);
     let page = page(&sweep);
     is_sound(&page);
-    // Three metrics, one series, one distribution.
-    assert_eq!(page.matches("<figure>").count(), 5);
+    // The metric of the headline, one series, one distribution.
+    assert_eq!(page.matches("<figure>").count(), 3);
     assert!(
         page.contains("class=\"band l0\"") && page.contains("class=\"whisker") || page.contains("whiskers")
     );
