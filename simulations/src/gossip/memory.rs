@@ -191,6 +191,19 @@ impl Memory {
         self.hearsay.retain(|hearsay| hearsay.beat == beat);
     }
 
+    /// Bytes that it takes, on the heap too.
+    pub(super) const fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.seen.places.capacity() * size_of::<Seen>()
+            + self.recent.capacity() * size_of::<Recent>()
+            + self.promises.capacity() * size_of::<Promise>()
+            + self.unwanted.capacity() * size_of::<Unwanted>()
+            + self.backoffs.capacity() * size_of::<Backoff>()
+            + self.hearsay.capacity() * size_of::<Hearsay>()
+            + self.answered.capacity() * size_of::<Answered>()
+            + self.standings.capacity() * size_of::<Standing>()
+    }
+
     /// Whether nothing is left.
     pub(super) fn is_empty(&self, now_us: u64) -> bool {
         self.seen.is_empty(now_us)

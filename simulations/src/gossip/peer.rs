@@ -81,11 +81,17 @@ impl Peer {
         self.traffic
     }
 
-    /// Bytes that it takes, on the heap too, where nothing has happened lately; `None` where it remembers something.
+    /// Bytes that it takes, on the heap too.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let remembered = self.memory.as_ref().map_or(0, |memory| memory.bytes());
+        size_of::<Self>() + self.mesh_since.capacity() * size_of::<u32>() + remembered
+    }
+
+    /// The same where nothing has happened lately; `None` where it remembers something.
     #[must_use]
     pub fn idle_bytes(&self) -> Option<usize> {
-        let bytes = size_of::<Self>() + self.mesh_since.capacity() * size_of::<u32>();
-        self.memory.is_none().then_some(bytes)
+        self.memory.is_none().then(|| self.memory_bytes())
     }
 
     /// The first heartbeat is an interval after the initial delay.
