@@ -25,6 +25,7 @@ use super::demand::Request;
 use super::job_text;
 use super::popularity::ModelSize;
 use super::provider::Wakening;
+use super::quality::Evidence;
 use super::whole;
 use crate::checkers::bounds::ConsumerBounds;
 use crate::checkers::forwarding::Forwarding;
@@ -56,6 +57,8 @@ pub(crate) struct Consumer {
     pub(crate) served: u64,
     pub(crate) forwarding: Forwarding,
     bounds: ConsumerBounds,
+    /// What questions with known answers have shown of each provider.
+    evidence: BTreeMap<AccountId, Evidence>,
     accounts_asked: u32,
     /// Jobs that failed since the last one that was served, and when the first of them was asked.
     failures: u32,
@@ -144,6 +147,7 @@ impl Consumer {
             served: 0,
             forwarding: Forwarding::default(),
             bounds: ConsumerBounds::default(),
+            evidence: BTreeMap::new(),
             accounts_asked: 0,
             failures: 0,
             failing_since_us: 0,

@@ -198,6 +198,8 @@ impl Coordinator {
                 Ok(Ok(applied))
             }
             Err(ApplyError::Refused(refusal)) => {
+                self.second_book
+                    .refused(checked.entry(), &self.book, now_ms, scene.place())?;
                 scene.tally.coordinator_refusals += 1;
                 Ok(Err(refusal))
             }

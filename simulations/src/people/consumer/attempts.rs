@@ -10,10 +10,13 @@ use gristmill_protocol::session::consumer::{
 use gristmill_protocol::usage::Usage;
 
 use super::{Attempt, Consumer};
+use crate::checkers::forwarding::{self, Passed};
 use crate::engine::{Breach, NodeId};
+use crate::people::coordinator::amount;
 use crate::people::job_text;
 use crate::world::event::{JobId, Message, StreamId, Timer};
 use crate::world::kept::Kept;
+use crate::world::roster::Part;
 use crate::world::scene::Scene;
 
 /// Tokens of the template that a provider may count beside the body's bytes, and those that end an answer: what the
@@ -34,6 +37,7 @@ impl Consumer {
         let Some(provider) = node_of(&route) else {
             return Err(scene.breach("addresses", format!("{:?} names no node", route.addresses)));
         };
+        self.check_listing(&route, provider, scene)?;
         let Some(asked) = self.jobs.get_mut(&job) else {
             return Ok(());
         };
@@ -104,7 +108,11 @@ impl Consumer {
     /// Sends the request on a stream whose channel is open.
     pub(super) fn open_stream(&mut self, stream: StreamId, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
         let (job, now_ms) = (stream.job(), scene.now_ms());
-        let model = self.jobs.get(&job).map_or("", |asked| asked.request.model.name()).to_owned();
+        let model = self
+            .jobs
+            .get(&job)
+            .map_or("", |asked| asked.request.model.name())
+            .to_owned();
         let Some(attempt) = attempt_mut(&mut self.jobs, stream) else {
             return Ok(());
         };
@@ -212,19 +220,55 @@ impl Consumer {
             && let ProviderFrame::Chunk(chunk) = frame.as_ref()
         {
             let cost = attempt.price.cost(&chunk.meter).unwrap_or(Credits::MAX);
-            self.bounds.received(attempt.channel, cost.saturating_sub(attempt.cost));
+            self.bounds
+                .received(attempt.channel, cost.saturating_sub(attempt.cost));
             attempt.cost = cost;
         }
-        let before = account.owed();
+        let (before, channel) = (account.owed(), attempt.channel);
+        let is_chunk =
+            matches!(&event, ConsumerEvent::Frame(frame) if matches!(**frame, ProviderFrame::Chunk(_)));
         let effects = session.handle(event, account, now_ms);
         let grown = account.owed().saturating_sub(before).microcredits();
+        if is_chunk && grown == 0 {
+            self.bounds.rejected(channel);
+        }
         self.owed += grown;
         scene.tally.paid += grown;
         for effect in effects {
             self.take_effect(stream, effect, scene)?;
         }
         self.plan_deadline(stream, scene);
-        Ok(())
+        self.check_debt(stream, scene)
+    }
+
+    /// A listing that an honest board would not have any more is asked by nobody.
+    fn check_listing(&self, route: &Route, provider: NodeId, scene: &Scene<'_, '_>) -> Result<(), Breach> {
+        let now_ms = scene.now_ms();
+        let board = self.board.awake();
+        let Some(listing) = board.and_then(|board| board.listing(&route.provider, now_ms)) else {
+            return Ok(());
+        };
+        let passed = Passed {
+            publisher: provider,
+            sequence: listing.sequence,
+            issued_at_ms: listing.issued_at_ms,
+            ttl_ms: listing.ttl_ms,
+            is_valid: true,
+        };
+        forwarding::chosen(&passed, now_ms, scene.place())
+    }
+
+    /// While a job runs, no more is owed for it than the provider's window leaves room for.
+    fn check_debt(&mut self, stream: StreamId, scene: &Scene<'_, '_>) -> Result<(), Breach> {
+        let Some(attempt) = attempt_mut(&mut self.jobs, stream) else {
+            return Ok(());
+        };
+        let Part::Provider(group) = scene.world.roster.part(attempt.provider) else {
+            return Ok(());
+        };
+        let group = scene.world.config.providers.get(group);
+        let window = group.map_or(Credits::MAX, |group| amount(group.credit_window.get()));
+        self.bounds.owes(&attempt.channel, window, scene.place())
     }
 
     fn take_effect(
@@ -239,7 +283,8 @@ impl Consumer {
                 if let Some(attempt) = attempt_mut(&mut self.jobs, stream) {
                     if let ConsumerFrame::Voucher(voucher) = &frame {
                         let content = voucher.content_unchecked();
-                        self.bounds.vouchered(content.channel, content.cumulative, scene.place())?;
+                        self.bounds
+                            .vouchered(content.channel, content.cumulative, scene.place())?;
                         attempt.vouchers += 1;
                         if !config.conduct().pays_voucher(attempt.vouchers - 1) {
                             return Ok(());

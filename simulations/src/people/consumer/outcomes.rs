@@ -7,8 +7,11 @@ use gristmill_protocol::usage::Unit;
 
 use super::attempts::milliseconds;
 use super::{Attempt, Consumer};
+use crate::checkers::bounds::ConsumerBounds;
 use crate::engine::Breach;
+use crate::people::job_text::BYTES_PER_TOKEN;
 use crate::people::popularity::ModelSize;
+use crate::people::quality::answers_rightly;
 use crate::world::event::{JobId, StreamId};
 use crate::world::roster::Part;
 use crate::world::scene::Scene;
@@ -30,16 +33,31 @@ impl Consumer {
             return Ok(());
         };
         let attempt = asked.live.remove(place);
+        let model = asked.request.model;
         self.records.note(attempt.account, RecordEvent::JobEnded, now_ms);
+        self.check_rest(&attempt, scene)?;
         match outcome.result {
             Ok(_) => {
-                let model = asked.request.model;
-                self.delivered(&attempt, outcome.usage.count(Unit::OutputToken), scene);
-                self.look_closely(&attempt, model, outcome.usage.count(Unit::OutputToken), scene);
+                let metered = outcome.usage.count(Unit::OutputToken);
+                let text_bytes = u64::from(attempt.got) * BYTES_PER_TOKEN;
+                ConsumerBounds::believes(metered, text_bytes, scene.place())?;
+                self.delivered(&attempt, metered, scene);
+                self.look_closely(&attempt, model, metered, scene);
                 self.end_served(job, scene);
                 Ok(())
             }
             Err(failure) => self.attempt_failed(job, &attempt, &failure, scene),
+        }
+    }
+
+    /// A channel on which no job runs has everything left that was not received.
+    fn check_rest(&self, ended: &Attempt, scene: &Scene<'_, '_>) -> Result<(), Breach> {
+        let mut live = self.jobs.values().flat_map(|job| &job.live);
+        let is_used = live.any(|attempt| attempt.channel == ended.channel && attempt.session.is_some());
+        let channel = self.channels.get(&ended.channel);
+        match channel.and_then(|channel| channel.account.awake()) {
+            Some(account) if !is_used => self.bounds.at_rest(&ended.channel, account.left(), scene.place()),
+            _ => Ok(()),
         }
     }
 
@@ -53,25 +71,33 @@ impl Consumer {
         self.records.note(attempt.account, delivered, scene.now_ms());
     }
 
-    /// Counts the tokens again, or asks what only the right model knows, as often as the scenario says. Both are taken to
-    /// be without error: what an audit by a perfect tokenizer and a question with a known answer could show.
+    /// Counts the tokens again, or asks what only the right model knows, as often as the scenario says. A count by the
+    /// model's tokenizer is without error; what questions show adds up.
     fn look_closely(&mut self, attempt: &Attempt, model: ModelSize, metered: u64, scene: &mut Scene<'_, '_>) {
         let world = scene.world;
         let defences = &world.config.defences;
         let is_audited = defences.audits(scene.random());
         let is_inflated = is_audited && defences.is_inflated(metered, u64::from(attempt.got));
         let is_checked = defences.spot_checks(scene.random());
-        let serves_other = match world.roster.part(attempt.provider) {
-            Part::Provider(group) => {
-                let group = world.config.providers.get(group);
-                group.is_some_and(|group| group.conduct().serves_model(model) != model)
-            }
-            _ => false,
+        let is_other = is_checked && {
+            let served = match world.roster.part(attempt.provider) {
+                Part::Provider(group) => {
+                    let group = world.config.providers.get(group);
+                    group.map_or(model, |group| group.conduct().serves_model(model))
+                }
+                _ => model,
+            };
+            let evidence = self.evidence.entry(attempt.account).or_default();
+            evidence.answered(model, answers_rightly(served, scene.random()));
+            evidence.is_found()
         };
-        if is_inflated || (is_checked && serves_other) {
+        if is_inflated || is_other {
             scene.tally.lies_found += 1;
-            scene.tell(Some(attempt.stream.job()), || format!("Node {} is found to lie.", attempt.provider));
-            self.records.note(attempt.account, RecordEvent::Misbehaved, scene.now_ms());
+            scene.tell(Some(attempt.stream.job()), || {
+                format!("Node {} is found to lie.", attempt.provider)
+            });
+            self.records
+                .note(attempt.account, RecordEvent::Misbehaved, scene.now_ms());
         }
     }
 

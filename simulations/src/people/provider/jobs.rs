@@ -111,6 +111,7 @@ impl Provider {
             ticket,
         });
         let (id, account) = (channel.ticket.jti, &mut channel.account);
+        self.bounds.opened(id, channel.ticket.limit);
         let timeouts = ProviderTimeouts::default();
         let (session, effects) =
             ProviderSession::accept(scene.keypair(), terms, timeouts, account, scene.now_ms())?;
@@ -187,6 +188,7 @@ impl Provider {
             else {
                 continue;
             };
+            let id = job.channel;
             let before = channel.account.delivered();
             if let ProviderEvent::Voucher(voucher) = &event {
                 let content = voucher.content_unchecked();
@@ -198,6 +200,10 @@ impl Provider {
             self.take_effects(stream, effects, &mut events, scene)?;
             self.plan_deadline(stream, scene);
             self.hand_over(stream, scene)?;
+            if let Some(channel) = self.channels.get(&id) {
+                let (delivered, vouchered) = (channel.account.delivered(), channel.account.vouchered());
+                self.bounds.holds(id, delivered, vouchered, scene.place())?;
+            }
         }
         Ok(())
     }
