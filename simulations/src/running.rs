@@ -96,22 +96,14 @@ pub fn finish(
         Ended::AtEnd | Ended::Stopped => Vec::new(),
     };
     metrics.insert("breaches".to_owned(), if breaches.is_empty() { 0.0 } else { 1.0 });
-    let figured = Figured {
-        parameters: variant.parameters.clone(),
-        metrics: metrics.clone(),
-    };
-    RunResult {
+    let mut result = RunResult {
         manifest: Manifest {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             scenario: plan.name.clone(),
             scenario_digest: RunResult::digest_of(plan.text()),
             question: plan.question.clone(),
-            answer: plan
-                .answer
-                .sentence(&[figured])
-                .ok()
-                .filter(|answer| !answer.is_empty()),
+            answer: None,
             headline: plan.answer.headline.clone(),
             parameters: variant.parameters.clone(),
             seed,
@@ -146,7 +138,11 @@ pub fn finish(
             })
             .collect(),
         tables: Vec::new(),
-    }
+    };
+    // A sentence that names a figure of another variant cannot be made of this one alone.
+    let answer = answer(plan, std::slice::from_ref(&result)).ok();
+    result.manifest.answer = answer.filter(|answer| !answer.is_empty());
+    result
 }
 
 /// Seconds of virtual time.
@@ -231,7 +227,14 @@ pub fn figured(runs: &[RunResult]) -> Vec<Figured> {
 /// # Errors
 /// [`AnswerError`] where the sentence names a figure that is not there.
 pub fn answer(plan: &Plan, runs: &[RunResult]) -> Result<String, AnswerError> {
-    plan.answer.sentence(&figured(runs))
+    let mut variants = figured(runs);
+    for variant in &mut variants {
+        for Change { key, value } in plan.changes() {
+            let value = value.trim_matches('"').to_owned();
+            variant.parameters.entry(key.clone()).or_insert(value);
+        }
+    }
+    plan.answer.sentence(&variants)
 }
 
 /// What the runs show that the plan did not expect, in words.

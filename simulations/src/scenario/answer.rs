@@ -184,9 +184,20 @@ fn figure(inside: &str, variants: &[Figured]) -> Result<String, AnswerError> {
     };
     let words: Vec<String> = chosen
         .into_iter()
-        .map(|variant| value(name.trim(), format.trim(), inside, variant))
+        .map(
+            |variant| match value(name.trim(), format.trim(), inside, variant) {
+                // A figure of what is not there in this variant, such as of a group of nobody.
+                Err(AnswerError::Unknown { .. }) if is_known(name.trim(), variants) => Ok("none".to_owned()),
+                made => made,
+            },
+        )
         .collect::<Result<_, _>>()?;
     Ok(row(&words))
+}
+
+/// Whether some variant has such a figure.
+fn is_known(name: &str, variants: &[Figured]) -> bool {
+    variants.iter().any(|variant| variant.metrics.contains_key(name))
 }
 
 /// Words in a row: "1, 2 and 3".
@@ -324,6 +335,9 @@ mod tests {
         );
         assert_eq!(sentence("{nodes}: {time_s}", &all[..1]).unwrap(), "100: 0.25");
         assert_eq!(sentence("{time_s}", &[]).unwrap(), "nothing");
+        let mut some = variants();
+        some[1].metrics.remove("time_s");
+        assert_eq!(sentence("{time_s}", &some).unwrap(), "0.25, none and 90");
     }
 
     #[test]

@@ -15,8 +15,17 @@ macro_rules! scenarios {
 scenarios![
     "gossip-reach",
     "listing-freshness",
+    "price-war",
+    "spot-prices",
+    "flash-crowd",
     "coordinator-outage",
+    "partition",
     "home-churn",
+    "sybils",
+    "token-inflation",
+    "starter-farming",
+    "non-paying",
+    "listing-flood",
 ];
 
 /// A scenario by its name.
