@@ -7,6 +7,7 @@ use crate::engine::Random;
 /// What may be changed at random, with the values that it may take. A scenario that has no such key is left as it is.
 const CHANGES: &[(&str, &[&str])] = &[
     ("network.loss", &["0", "20000", "100000"]),
+    ("network.clocks.skew_ms", &["0", "2000", "20000"]),
     ("coordinator.disk_us", &["100", "20000", "500000"]),
 ];
 
@@ -41,6 +42,12 @@ pub fn trial(scenarios: &[(&str, &str)], seed: u64, trial: u64) -> Result<(Plan,
         .collect();
     if !faults.is_empty() {
         plan.change(&Change::new("faults", format!("[{}]", faults.join(", "))))?;
+    }
+    if random.chance(0.3) {
+        let (from_s, for_s, tenths) = (random.between(0, 90), random.between(1, 90), random.between(1, 9));
+        let until_s = from_s + for_s;
+        let partition = format!("[{{ from_s = {from_s}, until_s = {until_s}, share = 0.{tenths} }}]");
+        plan.change(&Change::new("network.partitions", partition))?;
     }
     Ok((plan, random.below(1 << 32)))
 }
