@@ -253,7 +253,7 @@ fn json_is_alone_on_stdout() {
     let folder = folder();
     for arguments in [
         &["benchmark", "devices", "--json"][..],
-        &["simulate", "run", "--seed", "7", "--json"][..],
+        &["simulate", "run", "--small", "--seed", "7", "--json"][..],
     ] {
         let output = run(folder.path(), arguments);
         assert!(output.status.success(), "{}", stderr(&output));

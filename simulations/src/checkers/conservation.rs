@@ -130,7 +130,7 @@ impl Conservation {
         match entry {
             Entry::Grant(grant) => self.grant(grant, time_ms),
             Entry::OpenChannel(open) => self.open(open),
-            Entry::Settle(settle) => self.settle(settle, time_ms),
+            Entry::Settle(settle) => self.settle(settle),
             Entry::CloseChannel(close) => self.close(close.channel, close.reason, time_ms),
             Entry::Started(started) => {
                 self.downtime_ms = self.downtime_ms.saturating_add(started.downtime_ms);
@@ -196,7 +196,7 @@ impl Conservation {
         Ok(BTreeSet::from([open.consumer, open.provider]))
     }
 
-    fn settle(&mut self, settle: &Settle, time_ms: u64) -> Result<BTreeSet<AccountId>, String> {
+    fn settle(&mut self, settle: &Settle) -> Result<BTreeSet<AccountId>, String> {
         let id = settle.channel;
         let channel = self
             .channels
@@ -204,10 +204,9 @@ impl Conservation {
             .ok_or_else(|| format!("channel {id} paid and was never opened"))?;
         let voucher = settle.voucher.content_unchecked();
         let cumulative = i128::from(voucher.cumulative.microcredits());
-        let is_late = time_ms > channel.redeem_by_ms.saturating_add(self.downtime_ms);
+        // After its time a channel still pays until its hold has returned, which closes it.
         let wrong = match () {
             () if !channel.is_open => Some("paid after it was closed"),
-            () if is_late => Some("paid after its time"),
             () if voucher.channel != id => Some("paid for a voucher of another one"),
             () if *settle.voucher.signer() != channel.consumer => {
                 Some("paid for somebody who is not its consumer")
