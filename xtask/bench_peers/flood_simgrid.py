@@ -5,9 +5,9 @@ Usage: flood_simgrid.py NETWORK SECONDS
 NETWORK is a file of `measure network`. After SECONDS of processor time the run ends and tells what it did until then.
 
 A host, an actor and a mailbox for each node. The mailbox has its actor as receiver, so that a message is on its way as
-soon as it is sent and the sender waits for nothing. The platform is a star of links that have latency alone and are
-shared by nobody, under the network model with the least to compute (CM02, no factors, no cross-traffic). SimGrid's
-Python actors are threads of the system: that bounds how many nodes there can be.
+soon as it is sent and the sender waits for nothing. The platform is a star of links with a latency each and so much
+bandwidth that nothing is shared, under CM02, the network model with the least to compute, without factors and
+cross-traffic. SimGrid's Python actors are threads of the system: that bounds how many nodes there can be.
 """
 
 import gc
@@ -55,16 +55,24 @@ engine = Engine(
         "--cfg=network/TCP-gamma:0",
     ]
 )
-zone = NetZone.create_star_zone("world")
+# Since version 4 zones are added to the engine's own, and routes are between hosts.
+newer = hasattr(NetZone, "add_netzone_star")
+zone = engine.netzone_root.add_netzone_star("world") if newer else NetZone.create_star_zone("world")
+add_host, add_link = (zone.add_host, zone.add_link) if newer else (zone.create_host, zone.create_link)
+
+
+def add_way(name, latency_s, source, target):
+    link = add_link(name, 1e15).set_latency(latency_s)
+    link.seal()
+    ends = [source, target] if newer else [source and source.netpoint, target and target.netpoint, None, None]
+    zone.add_route(*ends, [LinkInRoute(link)], False)
+
+
 hosts = []
 for node in range(nodes):
-    host = zone.create_host(str(node), 1e9)
-    link = zone.create_link(f"to {node}", 1e15)
-    link.set_latency(access[node] / 1e6).seal()
-    zone.add_route(None, host.netpoint, None, None, [LinkInRoute(link)], False)
-    nowhere = zone.create_link(f"from {node}", 1e15)
-    nowhere.set_latency(0).seal()
-    zone.add_route(host.netpoint, None, None, None, [LinkInRoute(nowhere)], False)
+    host = add_host(str(node), 1e9)
+    add_way(f"to {node}", access[node] / 1e6, None, host)
+    add_way(f"from {node}", 0, host, None)
     hosts.append(host)
 zone.seal()
 mailboxes = [Mailbox.by_name(str(node)) for node in range(nodes)]

@@ -8,6 +8,7 @@ mod proof;
 mod proxy;
 mod report;
 mod roles;
+mod simulate;
 mod stream;
 mod upstream;
 
@@ -26,6 +27,8 @@ pub(crate) enum Bench {
     Proxy(proxy::Arguments),
     /// What a proof of hardware costs the verifier and the prover, and candle's product against OpenBLAS's
     Proof(proof::Arguments),
+    /// The simulator's engine against SimPy, SimGrid and a plain heap, and a whole scenario by its number of nodes
+    Simulate(simulate::Arguments),
 }
 
 /// Measures, and prints a table on stderr and JSON on stdout.
@@ -40,5 +43,6 @@ pub(crate) fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Path(arguments) => runtime.block_on(path::run(arguments)),
         Bench::Proxy(arguments) => runtime.block_on(proxy::run(arguments)),
         Bench::Proof(arguments) => runtime.block_on(proof::run(arguments)),
+        Bench::Simulate(arguments) => simulate::run(&arguments),
     }
 }

@@ -1,7 +1,6 @@
 //! The model that other simulators run too: messages flood a random network. Each node passes on what it sees for the
 //! first time to its neighbours, but not back, and drops what it has seen.
 
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::ensure;
@@ -20,8 +19,6 @@ const PUBLISHED_WITHIN_US: u64 = 1_000_000;
 /// What a message takes to a node, in microseconds: drawn once for each node. With a latency for each pair, messages
 /// would overtake each other on the way to a node, which the mailboxes of one of the peers cannot show.
 const ACCESS_LATENCY_US: (u64, u64) = (10_000, 150_000);
-
-static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Who is whose neighbour, how far, and what is published.
 pub(crate) struct Network {
@@ -163,7 +160,7 @@ pub(crate) fn measure(nodes: NodeId, messages: u16, threads: usize) -> anyhow::R
         simulation.schedule(at_us.into(), node, Receipt { message, from: node });
     }
     let stop = Stop {
-        requested: &NEVER,
+        requested: &crate::NEVER,
         threads,
         interest: None,
     };

@@ -41,6 +41,14 @@ impl Workplace {
             .join(format!("gristmill{}", env::consts::EXE_SUFFIX))
     }
 
+    /// An example of the release build.
+    #[cfg(feature = "workbench")]
+    pub(crate) fn release_example(&self, name: &str) -> PathBuf {
+        self.target
+            .join("release/examples")
+            .join(format!("{name}{}", env::consts::EXE_SUFFIX))
+    }
+
     /// A command in the root of the repository.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
