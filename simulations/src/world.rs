@@ -28,18 +28,18 @@ use self::event::{Envelope, Event, Gossip, Timer};
 pub use self::figures::{Figures, figures};
 use self::kept::Kept;
 use self::links::Links;
-use self::overlay::Mesh;
 use self::node::{Node, Role, Shard};
+use self::overlay::Mesh;
 use self::roster::{Keys, Part, Roster};
 use self::scene::Scene;
 use self::survey::Surveyed;
 use crate::checkers::Place;
 use crate::checkers::forwarding::Passed;
+use crate::engine::{Breach, Context, NodeId, World, shard_of, slot_of};
 use crate::gossip::graph::Graph;
+use crate::gossip::{MessageId, Peer, Settings, Verdict};
 use crate::people::conduct::Forwarding;
 use crate::people::demand::Demand;
-use crate::gossip::{MessageId, Peer, Settings, Verdict};
-use crate::engine::{Breach, Context, NodeId, World, shard_of, slot_of};
 
 /// When virtual time begins, as Unix time in milliseconds (January 2027).
 pub const EPOCH_MS: u64 = 1_800_000_000_000;
@@ -78,12 +78,18 @@ impl MarketWorld {
         Self {
             seed,
             keys: Keys::new(seed, roster.keyed()),
-            skews_ms: (0..roster.keyed()).map(|node| links.clock_skew_ms(node)).collect(),
+            skews_ms: (0..roster.keyed())
+                .map(|node| links.clock_skew_ms(node))
+                .collect(),
             links,
             graph: Graph::new(seed, roster.nodes(), overlay::degree(config.connections.get())),
             gossip: Settings::new(config.gossip.clone()),
             catalogue: Catalogue::new(roster.keyed()),
-            demands: config.consumers.iter().map(|group| Demand::new(&group.demand)).collect(),
+            demands: config
+                .consumers
+                .iter()
+                .map(|group| Demand::new(&group.demand))
+                .collect(),
             surveyed: Surveyed::default(),
             roster,
             config,
@@ -103,7 +109,11 @@ impl MarketWorld {
     /// Whether one can open streams to the other. Whoever has opened a port is reached by all.
     pub(crate) fn is_reachable(&self, from: NodeId, to: NodeId) -> bool {
         let is_behind_nat = |node| match self.roster.part(node) {
-            Part::Provider(group) => self.config.providers.get(group).is_some_and(|group| group.behind_nat),
+            Part::Provider(group) => self
+                .config
+                .providers
+                .get(group)
+                .is_some_and(|group| group.behind_nat),
             _ => false,
         };
         !(is_behind_nat(from) || is_behind_nat(to)) || self.links.can_connect(from, to)
@@ -122,7 +132,10 @@ impl MarketWorld {
             return self.account(node);
         }
         let mut hasher = blake3::Hasher::new_derive_key("gristmill simulations: made-up account");
-        hasher.update(&self.seed.to_le_bytes()).update(&node.to_le_bytes()).update(&number.to_le_bytes());
+        hasher
+            .update(&self.seed.to_le_bytes())
+            .update(&node.to_le_bytes())
+            .update(&number.to_le_bytes());
         AccountId::from_public_key(*hasher.finalize().as_bytes())
     }
 
@@ -170,7 +183,11 @@ impl MarketWorld {
             }
             _ => (None, None),
         };
-        let now_ms = if board.is_some() { self.clock_ms(place.node, place.at_us) } else { 0 };
+        let now_ms = if board.is_some() {
+            self.clock_ms(place.node, place.at_us)
+        } else {
+            0
+        };
         let verdict = match board.map(|board| board.post(&opened, now_ms)) {
             None => Verdict::Accept,
             Some(Ok(insertion)) if insertion.is_news() => Verdict::Accept,
@@ -179,7 +196,11 @@ impl MarketWorld {
         };
         let listing = opened.listing();
         let is_honest = match self.roster.part(id.publisher()) {
-            Part::Provider(group) => self.config.providers.get(group).is_some_and(|group| group.lie.is_none()),
+            Part::Provider(group) => self
+                .config
+                .providers
+                .get(group)
+                .is_some_and(|group| group.lie.is_none()),
             _ => true,
         };
         // A liar that publishes too often is held back by when its listings arrive, which is not for this rule to know.
@@ -197,7 +218,6 @@ impl MarketWorld {
         }
         Ok((verdict, heard))
     }
-
 
     /// Something came from a neighbour on the mesh.
     fn gossip(
@@ -244,11 +264,9 @@ impl MarketWorld {
                 coordinator.goes_down(scene);
                 scene.after(config.for_s.get() * 1_000_000, Timer::Up);
             }
-            (FaultKind::Crash, Role::Provider(_)) => {
-                if scene.random().chance(config.share.get()) {
-                    scene.after(0, Timer::Down { crash: true });
-                    scene.after(config.for_s.get() * 1_000_000, Timer::Up);
-                }
+            (FaultKind::Crash, Role::Provider(_)) if scene.random().chance(config.share.get()) => {
+                scene.after(0, Timer::Down { crash: true });
+                scene.after(config.for_s.get() * 1_000_000, Timer::Up);
             }
             _ => {}
         }
@@ -298,7 +316,8 @@ fn act(role: &mut Role, is_down: &mut bool, event: Event, scene: &mut Scene<'_, 
         (Role::Consumer(consumer), Event::Message(envelope)) => consumer.message(*envelope, scene),
         (Role::Consumer(consumer), Event::Timer(timer)) => consumer.timer(timer, scene),
         (Role::Publisher(publisher), Event::Timer(Timer::Listing)) => publisher.timer(scene),
-        (Role::Publisher(_) | Role::Reader(_), _) | (_, Event::Gossip(_) | Event::Heartbeat(_) | Event::Join | Event::Fault(_)) => Ok(()),
+        (Role::Publisher(_) | Role::Reader(_), _)
+        | (_, Event::Gossip(_) | Event::Heartbeat(_) | Event::Join | Event::Fault(_)) => Ok(()),
     }
 }
 
@@ -360,9 +379,7 @@ impl World for MarketWorld {
         if let Event::Fault(fault) = event {
             return self.fault(role, fault, &mut scene);
         }
-        if *is_down
-            && let Event::Message(envelope) = &event
-        {
+        if *is_down && let Event::Message(envelope) = &event {
             scene.tally.lost += 1;
             if let (Envelope { from, message }, false) = (envelope.as_ref(), is_closing(&envelope.message))
                 && let Some(stream) = message.stream()

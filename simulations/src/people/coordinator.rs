@@ -92,7 +92,9 @@ impl Coordinator {
         let entry = Entry::Grant(grant);
         self.book.apply(&entry.clone().check()?, at_ms)?;
         // Both books begin alike; the first survey says where they do not.
-        let _ = self.second_book.posted(&entry, &self.book, at_ms, Place { node: 0, at_us: 0 });
+        let _ = self
+            .second_book
+            .posted(&entry, &self.book, at_ms, Place { node: 0, at_us: 0 });
         Ok(())
     }
 
@@ -193,7 +195,8 @@ impl Coordinator {
             Ok(applied) => {
                 scene.trace(POSTED, self.book.sequence());
                 if matches!(applied, Applied::New { .. }) {
-                    self.second_book.posted(checked.entry(), &self.book, now_ms, scene.place())?;
+                    self.second_book
+                        .posted(checked.entry(), &self.book, now_ms, scene.place())?;
                 }
                 Ok(Ok(applied))
             }

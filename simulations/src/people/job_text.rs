@@ -52,7 +52,7 @@ pub(crate) fn tokens_in(message: &[u8]) -> u32 {
 pub(crate) fn answer(tokens: u32, part: u32) -> Vec<u8> {
     let part = part.max(1);
     let mut answer: Vec<u8> = (0..tokens / part).flat_map(|_| message(part)).collect();
-    if tokens % part > 0 {
+    if !tokens.is_multiple_of(part) {
         answer.extend(message(tokens % part));
     }
     answer

@@ -106,6 +106,7 @@ struct Job {
 #[derive(Debug, Serialize, Deserialize)]
 struct Channel {
     account: ProviderChannel,
+    #[serde(with = "as_text")]
     ticket: TicketClaims,
     token_digest: [u8; 32],
     /// The highest voucher on the own disk.
@@ -117,7 +118,9 @@ struct Channel {
 
 impl Offered {
     fn new(model: ModelSize, config: &ProviderGroup) -> Self {
-        let usual = config.output_price.map_or(model.usual_price(), |price| amount(price.get()));
+        let usual = config
+            .output_price
+            .map_or(model.usual_price(), |price| amount(price.get()));
         Self {
             model,
             price: Some(usual),
@@ -271,7 +274,9 @@ impl Provider {
         let part = scene.tokens_per_chunk(self.group);
         if let Some(board) = &mut self.board {
             let find = |digest: &[u8; 32]| scene.world.catalogue.by_digest(digest);
-            board.wake(|snapshot| Board::restore(snapshot, find)).map_err(|error| error.to_string())?;
+            board
+                .wake(|snapshot| Board::restore(snapshot, find))
+                .map_err(|error| error.to_string())?;
         }
         for job in self.jobs.values_mut() {
             let made = job.engine.handed_over();

@@ -9,9 +9,9 @@ use super::node::{Node, Reader, Role, Shard};
 use super::roster::Part;
 use super::scene::Scene;
 use super::{EPOCH_MS, MarketWorld};
+use crate::checkers::forwarding::Forwarding;
 use crate::engine::random::Random;
 use crate::engine::{NodeId, Simulation, node_at, nodes_of_shard};
-use crate::checkers::forwarding::Forwarding;
 use crate::gossip::Peer;
 use crate::network::Churn;
 use crate::people::consumer::Consumer;
@@ -68,14 +68,12 @@ fn role(world: &MarketWorld, node: NodeId) -> Option<Role> {
         }
         Part::Consumer(group) => Some(Role::Consumer(Consumer::new(number(group)))),
         Part::Publisher => Some(Role::Publisher(Publisher::default())),
-        Part::Bystander => {
-            (world.config.boards == Boards::Everyone).then(|| {
+        Part::Bystander => (world.config.boards == Boards::Everyone).then(|| {
             Role::Reader(Reader {
                 board: Kept::Awake(Board::default()),
                 forwarding: Forwarding::default(),
             })
-        })
-        }
+        }),
     }
 }
 

@@ -296,7 +296,8 @@ impl ProviderGroup {
     /// How many jobs run at once.
     #[must_use]
     pub fn slots(&self) -> u64 {
-        self.slots.map_or(u64::from(self.device.figures().slots), Bounded::get)
+        self.slots
+            .map_or(u64::from(self.device.figures().slots), Bounded::get)
     }
 
     /// Microseconds for reading a prompt.

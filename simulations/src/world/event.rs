@@ -85,8 +85,10 @@ impl Gossip {
         }
     }
 
-    /// The link and what came over it; nothing where a connection came or went.
-    #[must_use]
+    /// The link and what came over it.
+    ///
+    /// # Errors
+    /// This itself, where a connection came or went.
     pub fn unpack(self) -> Result<(Link, Payload), Self> {
         Ok(match self {
             Self::Publish {
@@ -128,7 +130,6 @@ impl JobId {
 
     /// Who asked.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half of 64 bits has 32")]
     pub const fn consumer(self) -> NodeId {
         (self.0 >> 32) as NodeId
     }

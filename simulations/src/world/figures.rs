@@ -153,7 +153,10 @@ impl Figures {
         self.set("gossip_bytes_per_node", share(sent_bytes, nodes));
         self.set("message_bytes", number(tally.message_bytes));
         if tally.published > 0 {
-            self.set("gossip_reach", number(tally.heard) / number(tally.published) / others);
+            self.set(
+                "gossip_reach",
+                number(tally.heard) / number(tally.published) / others,
+            );
         }
         self.set("duplicates_per_delivery", share(duplicates, tally.heard));
         self.spread("gossip_delivery_ms", "ms", &tally.delivery_ms);

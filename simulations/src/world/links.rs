@@ -25,6 +25,10 @@ pub struct Links {
 impl Links {
     /// The network of a market with a seed.
     #[must_use]
+    #[expect(
+        clippy::expect_used,
+        reason = "the default network is a network, and a test builds it"
+    )]
     pub fn new(config: &MarketConfig, roster: &Roster, seed: u64) -> Self {
         let network = Network::new(config.network.clone(), seed)
             .or_else(|_| Network::new(NetworkConfig::default(), seed))

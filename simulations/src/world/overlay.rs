@@ -48,7 +48,11 @@ impl Mesh<'_, '_> {
     fn send(&mut self, to: NodeId, bytes: u64, gossip: Gossip) {
         let (node, now_us) = (self.context.node(), self.context.now_us());
         let random = self.context.random();
-        match self.world.links.delay_us((node, to), bytes, now_us, self.uplink_us, random) {
+        match self
+            .world
+            .links
+            .delay_us((node, to), bytes, now_us, self.uplink_us, random)
+        {
             Some(delay_us) => self.context.send(to, delay_us, Event::Gossip(gossip)),
             None => self.tally.lost += 1,
         }
@@ -70,7 +74,8 @@ impl Mesh<'_, '_> {
         for (link, neighbour, _) in self.world.graph.links(node) {
             if crash {
                 let silence_us = self.world.links.silence_us();
-                self.context.send(neighbour, silence_us, Event::Gossip(Gossip::Gone(link)));
+                self.context
+                    .send(neighbour, silence_us, Event::Gossip(Gossip::Gone(link)));
             } else {
                 self.send(neighbour, CLOSING_BYTES, Gossip::Gone(link));
             }
@@ -87,7 +92,12 @@ impl Mesh<'_, '_> {
     }
 
     /// Something came over a link. `validate` is asked about a message that is new.
-    pub(crate) fn receive(&mut self, peer: &mut Peer, gossip: Gossip, validate: impl FnOnce(crate::gossip::MessageId) -> Verdict) {
+    pub(crate) fn receive(
+        &mut self,
+        peer: &mut Peer,
+        gossip: Gossip,
+        validate: impl FnOnce(crate::gossip::MessageId) -> Verdict,
+    ) {
         match gossip.unpack() {
             Ok((link, payload)) => self.step(|step| peer.receive(link, payload, validate, step)),
             Err(Gossip::Back(link, dials)) => {

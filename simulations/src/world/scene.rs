@@ -2,10 +2,10 @@
 
 use gristmill_protocol::identity::{AccountId, Keypair};
 
+use super::MarketWorld;
 use super::event::{Envelope, Event, JobId, Message, StreamId, Timer};
 use super::overlay::Mesh;
 use super::tally::Tally;
-use super::MarketWorld;
 use crate::checkers::Place;
 use crate::engine::random::Random;
 use crate::engine::{Breach, Context, NodeId};
@@ -83,7 +83,8 @@ impl<'c> Scene<'_, 'c> {
         let is_reachable = self.world.is_reachable(from, to);
         let random = self.context.random();
         let links = &self.world.links;
-        let delay_us = is_reachable.then(|| links.delay_us((from, to), bytes, now_us, self.uplink_us, random));
+        let delay_us =
+            is_reachable.then(|| links.delay_us((from, to), bytes, now_us, self.uplink_us, random));
         match delay_us.flatten() {
             Some(delay_us) => {
                 let at_us = (now_us + delay_us).max(*arrives_us + 1);

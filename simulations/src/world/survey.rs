@@ -70,7 +70,10 @@ pub(super) fn survey(world: &mut MarketWorld, shards: &mut [&mut Shard], now_us:
 /// Boards forget listings that can't live any more.
 fn forget(shards: &mut [&mut Shard], with_boards: usize, now_us: u64) {
     let now_ms = EPOCH_MS + now_us / 1_000;
-    for node in shards.iter_mut().flat_map(|shard| shard.nodes.iter_mut().take(with_boards)) {
+    for node in shards
+        .iter_mut()
+        .flat_map(|shard| shard.nodes.iter_mut().take(with_boards))
+    {
         let board = match node.role.as_deref_mut() {
             Some(Role::Consumer(consumer)) => consumer.board.awake_mut(),
             Some(Role::Reader(reader)) => reader.board.awake_mut(),
@@ -87,7 +90,10 @@ fn forget(shards: &mut [&mut Shard], with_boards: usize, now_us: u64) {
 fn check(shards: &[&mut Shard], now_us: u64) -> Result<(), Breach> {
     let first = shards.first().and_then(|shard| shard.nodes.first());
     match first.and_then(|node| node.role.as_deref()) {
-        Some(Role::Coordinator(coordinator)) => coordinator.survey(Place { node: 0, at_us: now_us }),
+        Some(Role::Coordinator(coordinator)) => coordinator.survey(Place {
+            node: 0,
+            at_us: now_us,
+        }),
         _ => Ok(()),
     }
 }
@@ -138,7 +144,7 @@ pub(super) fn wake_shard(
         let node = node_at(number, slot);
         let wakening = Wakening { world, node };
         let woken = match state.role.as_deref_mut() {
-            Some(Role::Provider(provider)) => provider.wake(&wakening).map_err(|error| error.to_string()),
+            Some(Role::Provider(provider)) => provider.wake(&wakening),
             Some(Role::Consumer(consumer)) => consumer.wake(&wakening),
             Some(Role::Reader(reader)) => reader
                 .board

@@ -121,13 +121,14 @@ fn bucket(number: u64) -> u16 {
 }
 
 /// The largest number of a part.
-const fn value(bucket: u16) -> u64 {
-    let bucket = bucket as u64;
+fn value(bucket: u16) -> u64 {
+    let bucket = u64::from(bucket);
     if bucket < PARTS {
         return bucket;
     }
     let shift = bucket / PARTS - 1;
-    (((bucket % PARTS + PARTS) as u128 + 1 << shift) - 1) as u64
+    let above = (u128::from(bucket % PARTS + PARTS) + 1) << shift;
+    u64::try_from(above - 1).unwrap_or(u64::MAX)
 }
 
 /// What is counted in one shard.

@@ -73,3 +73,81 @@ fn a_stopped_run_goes_on_as_if_it_had_never_stopped() {
     assert_eq!(resumed.digest(), whole);
     assert!(figures(&mut resumed).metrics["jobs_served"] > 10.0);
 }
+
+#[test]
+fn crashes_and_an_outage_are_survived_and_break_no_rule() {
+    let text = SMALL.replace(
+        "models = ['small']\n[[",
+        "models = ['small']\nonline_s = 60\noffline_s = 20\ncrashes = 0.5\n[[",
+    ) + "[[faults]]\nkind = 'outage'\nat_s = 40\nfor_s = 20\n";
+    let mut simulation = run(config(&text), 7, 1);
+    let figures = figures(&mut simulation);
+    let of = |name: &str| figures.metrics[name];
+    assert!(of("provider_departures") > 3.0 && of("messages_lost") > 0.0);
+    assert!(of("jobs_served") > 30.0, "{}", of("jobs_served"));
+    let ended: f64 = of("jobs_served") + of("jobs_unserved");
+    assert!(of("jobs_asked") - ended < 20.0, "{ended}");
+}
+
+#[test]
+fn lies_show_in_the_figures() {
+    let liars = "
+[[providers]]
+name = 'inflating'
+count = 2
+models = ['small']
+lie = { lie = 'token_inflation', percent = 50 }
+[[providers]]
+name = 'flooding'
+count = 1
+models = ['small']
+lie = { lie = 'listing_flood', forged = 2 }
+[[consumers]]
+name = 'leaving'
+count = 2
+demand = { every_s = 10, follows_day = false, popularity = { models = ['small'] } }
+lie = { lie = 'non_paying', leaves_after_chunks = 2 }
+[defences]
+audit_rate = 1.0
+";
+    let mut simulation = run(config(&format!("{SMALL}{liars}")), 7, 1);
+    let figures = figures(&mut simulation);
+    let of = |name: &str| figures.metrics[name];
+    assert!(of("lies_found") > 0.0 && of("inflated_tokens") > 0.0);
+    assert!(of("gossip_invalid_heard") > 0.0);
+    assert!(of("consumers_vanished") > 0.0 && of("provider_unpaid") > 0.0);
+    assert!(of("jobs_served") > 30.0);
+}
+
+#[test]
+fn a_job_tells_its_story() {
+    let first_consumer = Roster::new(&config(SMALL)).consumers().start;
+    let job = event::JobId::new(first_consumer, 0);
+    let interest = crate::engine::Interest::Job(job.0);
+    let stop = Stop {
+        requested: &NEVER,
+        threads: 1,
+        interest: Some(&interest),
+    };
+    let mut simulation = build(config(SMALL), 7);
+    let _ = simulation
+        .run(Limits::until_us(120_000_000), stop, |_, _| {})
+        .unwrap();
+    let words: Vec<String> = simulation
+        .take_stories()
+        .into_iter()
+        .map(|story| story.words)
+        .collect();
+    for part in [
+        "A program asks",
+        "It asks node",
+        "The provider takes the job",
+        "The first output",
+        "complete",
+    ] {
+        assert!(
+            words.iter().any(|words| words.contains(part)),
+            "{part}: {words:#?}"
+        );
+    }
+}

@@ -44,7 +44,10 @@ impl Consumer {
                 output_tokens,
                 ..
             } = request;
-            format!("A program asks {}: {input_tokens} tokens of prompt, {output_tokens} of answer.", request.model.name())
+            format!(
+                "A program asks {}: {input_tokens} tokens of prompt, {output_tokens} of answer.",
+                request.model.name()
+            )
         });
         let patience_us = config.patience_s.get() * 1_000_000;
         let deadline_ms = scene.now_ms() + patience_us / 1_000;

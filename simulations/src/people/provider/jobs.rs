@@ -192,7 +192,8 @@ impl Provider {
             let before = channel.account.delivered();
             if let ProviderEvent::Voucher(voucher) = &event {
                 let content = voucher.content_unchecked();
-                self.bounds.vouchered(content.channel, content.cumulative, scene.now_us());
+                self.bounds
+                    .vouchered(content.channel, content.cumulative, scene.now_us());
             }
             let effects = session.handle(event, &mut channel.account, scene.now_ms());
             let grown = channel.account.delivered().saturating_sub(before);
@@ -248,7 +249,12 @@ impl Provider {
     }
 
     /// What is unpaid on the channel, by the meters that were sent, is within its window.
-    fn check_bounds(&mut self, stream: StreamId, frame: &ProviderFrame, scene: &Scene<'_, '_>) -> Result<(), Breach> {
+    fn check_bounds(
+        &mut self,
+        stream: StreamId,
+        frame: &ProviderFrame,
+        scene: &Scene<'_, '_>,
+    ) -> Result<(), Breach> {
         let (ProviderFrame::Chunk(chunk), Some(job)) = (frame, self.jobs.get_mut(&stream)) else {
             return Ok(());
         };
@@ -257,7 +263,9 @@ impl Provider {
         job.cost = cost;
         let window = amount(self.config(scene).credit_window.get());
         let channel = self.jobs.get(&stream).map(|job| job.channel);
-        channel.map_or(Ok(()), |channel| self.bounds.delivered(channel, grown, window, scene.place()))
+        channel.map_or(Ok(()), |channel| {
+            self.bounds.delivered(channel, grown, window, scene.place())
+        })
     }
 
     fn wake_others(&self, stream: StreamId, events: &mut VecDeque<(StreamId, ProviderEvent)>) {

@@ -18,9 +18,7 @@ const RENEWED_BEFORE_MS: u64 = 15_000;
 
 impl Provider {
     fn free_slots(&self, scene: &Scene<'_, '_>) -> u64 {
-        self.config(scene)
-            .slots()
-            .saturating_sub(self.jobs.len() as u64)
+        self.config(scene).slots().saturating_sub(self.jobs.len() as u64)
     }
 
     /// Publishes where it is time to, or where what changed is worth it, and plans the next look. Called whenever
@@ -35,7 +33,11 @@ impl Provider {
             let every_us = self.config(scene).publish_every_s.get() * 1_000_000;
             // Without it all providers would keep the rhythm of the first round for ever.
             // As in nodes: peers that have just connected have missed the first listing.
-            let next_us = if std::mem::take(&mut self.is_fresh) { REPEAT_AFTER_US } else { every_us };
+            let next_us = if std::mem::take(&mut self.is_fresh) {
+                REPEAT_AFTER_US
+            } else {
+                every_us
+            };
             self.renews_us = now_us + next_us + scene.random().below(1_000_000);
             self.set_prices(scene);
             self.say(TTL_MS.max(every_us / 1_000 + RENEWED_BEFORE_MS), scene)?;
@@ -66,7 +68,10 @@ impl Provider {
         let free = self.free_slots(scene);
         let count = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
         let slots = (count(config.slots()), count(free));
-        let offered = self.offers.iter().filter_map(|offered| Some((offered.model.name(), price_of(offered.price?))));
+        let offered = self
+            .offers
+            .iter()
+            .filter_map(|offered| Some((offered.model.name(), price_of(offered.price?))));
         let offers: Vec<_> = offered.collect();
         // Who offers nothing now takes leave.
         let ttl_ms = if offers.is_empty() { 0 } else { ttl_ms };
@@ -87,13 +92,16 @@ impl Provider {
 
     /// What a liar sends beside: listings that nobody should pass on, and valid ones of keys that it makes up.
     fn flood(&mut self, flood: Flood, listing: &Listing, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
-        let broken = |scene: &Scene<'_, '_>, error: ListingError| scene.breach("own listing", error.to_string());
+        let broken =
+            |scene: &Scene<'_, '_>, error: ListingError| scene.breach("own listing", error.to_string());
         for number in 0..u64::from(flood.hasty) {
             let hasty = Listing {
                 sequence: listing.sequence + 1 + number,
                 ..listing.clone()
             };
-            let sealed = hasty.seal(&scene.keypair()).map_err(|error| broken(scene, error))?;
+            let sealed = hasty
+                .seal(&scene.keypair())
+                .map_err(|error| broken(scene, error))?;
             scene.publish(self.next_sequence(), sealed, true);
         }
         for number in 0..u64::from(flood.forged) {
@@ -106,11 +114,18 @@ impl Provider {
                 provider: scene.world.account(victim),
                 ..listing.clone()
             };
-            let sealed = forged.seal(&scene.keypair()).map_err(|error| broken(scene, error))?;
+            let sealed = forged
+                .seal(&scene.keypair())
+                .map_err(|error| broken(scene, error))?;
             scene.publish(self.next_sequence(), sealed, false);
         }
         for _ in 0..flood.of_new_keys {
-            let keypair = Keypair::from_secret(scene.world.account_of(scene.node(), self.published.max(1)).public_key());
+            let keypair = Keypair::from_secret(
+                scene
+                    .world
+                    .account_of(scene.node(), self.published.max(1))
+                    .public_key(),
+            );
             let made_up = Listing {
                 provider: keypair.account(),
                 ..listing.clone()

@@ -47,8 +47,12 @@ impl Provider {
 /// The lowest price that anybody else lists for a model.
 fn cheapest(board: &Board, model: ModelSize, own: &AccountId, now_ms: u64) -> Option<Credits> {
     let others = board.listings(now_ms).filter(|listing| listing.provider != *own);
-    let offers = others.flat_map(|listing| &listing.offers).filter(|offer| offer.model == model.name());
-    offers.map(|offer| offer.price.coefficient(Unit::OutputToken)).min()
+    let offers = others
+        .flat_map(|listing| &listing.offers)
+        .filter(|offer| offer.model == model.name());
+    offers
+        .map(|offer| offer.price.coefficient(Unit::OutputToken))
+        .min()
 }
 
 fn local_minute(now_us: u64, utc_offset_minutes: i32) -> u32 {
