@@ -2,6 +2,10 @@
 //! and goes on where it was stopped.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what the command line wrote is read again"
+)]
 
 use std::path::Path;
 use std::process::ExitCode;

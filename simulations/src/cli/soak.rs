@@ -16,7 +16,7 @@ use super::machine::{self, Watch};
 use super::one::{Order, Outcome};
 use crate::results::BreachRecord;
 use crate::running;
-use crate::scenario::plan::{Plan, PlanError};
+use crate::scenario::plan::Plan;
 use crate::scenario::{faults, library};
 
 /// Most breaches that are told before it ends.
@@ -121,7 +121,7 @@ fn note(report: &Mutex<Report>, failure: String) {
 }
 
 fn attempt_of(plan: &Plan, seed: u64, stop: &AtomicBool, report: &Mutex<Report>) -> anyhow::Result<()> {
-    let variants = plan.variants().map_err(PlanError::from)?;
+    let variants = plan.variants()?;
     let variant = variants.first().context("a plan without variants")?;
     let order = Order {
         plan,

@@ -280,7 +280,7 @@ fn short(number: f64) -> String {
     let places = match size {
         size if size >= 100.0 => 0,
         size if size >= 10.0 => 1,
-        size if size >= 1.0 || size < f64::EPSILON => 2,
+        size if !(f64::EPSILON..1.0).contains(&size) => 2,
         size if size >= 0.1 => 3,
         _ => 4,
     };
