@@ -7,7 +7,10 @@ use anyhow::Context;
 ///
 /// # Errors
 /// Where the system has no such file.
-#[expect(clippy::disallowed_methods, reason = "what the system says is no file of a run")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what the system says is no file of a run"
+)]
 pub(crate) fn processor_seconds() -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").context("this figure needs Linux")?;
     let (_, fields) = stat.rsplit_once(')').context("/proc/self/stat has no name")?;
@@ -24,7 +27,10 @@ pub(crate) fn processor_seconds() -> anyhow::Result<f64> {
 ///
 /// # Errors
 /// Where the system has no such file.
-#[expect(clippy::disallowed_methods, reason = "what the system says is no file of a run")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what the system says is no file of a run"
+)]
 pub(crate) fn peak_memory_bytes() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status").context("this figure needs Linux")?;
     let line = status
