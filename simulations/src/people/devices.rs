@@ -53,6 +53,8 @@ pub struct DeviceFigures {
     pub watts: u64,
     /// Multiply-adds per second in f32, in units of 10^9.
     pub giga_multiply_adds_per_s: u64,
+    /// How many times as fast as in f32 it multiplies in bf16, where it has units for that; 1 where it has none.
+    pub bf16_times: u64,
     /// How many jobs it runs side by side at nearly the speed of one: an answer waits for memory, not for arithmetic.
     pub slots: u16,
 }
@@ -78,14 +80,14 @@ impl DeviceClass {
         match self {
             Self::Processor => row("desktop processor", 16, 8, 40, 100, 300, 1),
             Self::M1 => row("Apple M1", 6, 10, 87, 20, 1_300, 1),
-            Self::Rtx3070 => row("NVIDIA GeForce RTX 3070", 8, 71, 2_280, 220, 10_100, 2),
-            Self::Rtx4070Ti => row("NVIDIA GeForce RTX 4070 Ti", 12, 82, 3_650, 285, 20_000, 2),
-            Self::Rtx3090 => row("NVIDIA GeForce RTX 3090", 24, 112, 3_860, 350, 17_800, 4),
-            Self::Rtx4090 => row("NVIDIA GeForce RTX 4090", 24, 128, 6_900, 450, 41_300, 4),
+            Self::Rtx3070 => row("NVIDIA GeForce RTX 3070", 8, 71, 2_280, 220, 10_100, 2).with_bf16(2),
+            Self::Rtx4070Ti => row("NVIDIA GeForce RTX 4070 Ti", 12, 82, 3_650, 285, 20_000, 2).with_bf16(2),
+            Self::Rtx3090 => row("NVIDIA GeForce RTX 3090", 24, 112, 3_860, 350, 17_800, 4).with_bf16(2),
+            Self::Rtx4090 => row("NVIDIA GeForce RTX 4090", 24, 128, 6_900, 450, 41_300, 4).with_bf16(2),
             Self::M3Max => row("Apple M3 Max", 48, 51, 678, 60, 7_000, 2),
             Self::M2Ultra => row("Apple M2 Ultra", 150, 76, 1_020, 150, 13_600, 4),
-            Self::A100 => row("NVIDIA A100 80GB PCIe", 80, 138, 5_800, 300, 9_700, 8),
-            Self::H100 => row("NVIDIA H100 PCIe", 80, 144, 7_760, 350, 25_600, 8),
+            Self::A100 => row("NVIDIA A100 80GB PCIe", 80, 138, 5_800, 300, 9_700, 8).with_bf16(16),
+            Self::H100 => row("NVIDIA H100 PCIe", 80, 144, 7_760, 350, 25_600, 8).with_bf16(15),
         }
     }
 
@@ -140,7 +142,18 @@ const fn row(
         input_tokens_per_s,
         watts,
         giga_multiply_adds_per_s,
+        bf16_times: 1,
         slots,
+    }
+}
+
+impl DeviceFigures {
+    /// The same with units for bf16, dense, as the data sheets have them; tf32 is half as fast.
+    const fn with_bf16(self, times: u64) -> Self {
+        Self {
+            bf16_times: times,
+            ..self
+        }
     }
 }
 

@@ -78,6 +78,8 @@ pub enum DeskAnswer {
     Stage {
         /// Which.
         stage: u32,
+        /// In which precision.
+        precision: Precision,
         /// How much it is to compute.
         multiply_adds: u64,
         /// By when, in milliseconds from now.
@@ -87,6 +89,8 @@ pub enum DeskAnswer {
     Residency {
         /// How many results.
         results: u32,
+        /// In which precision they were computed.
+        precision: Precision,
         /// Bytes of each.
         result_bytes: u64,
         /// What it took to compute each.
@@ -128,10 +132,15 @@ impl DeskAnswer {
     }
 }
 
-/// The multiply-adds per second that a device reaches.
+/// The multiply-adds per second that a device reaches in a precision.
 #[must_use]
-pub const fn reached(figures: &DeviceFigures) -> u64 {
-    figures.giga_multiply_adds_per_s * 1_000_000_000 / 100 * REACHED_PERCENT
+pub fn reached(figures: &DeviceFigures, precision: Precision) -> u64 {
+    let times = match precision {
+        Precision::F32 => 1,
+        Precision::Tf32 => (figures.bf16_times / 2).max(1),
+        Precision::Bf16 => figures.bf16_times,
+    };
+    figures.giga_multiply_adds_per_s * times * 1_000_000_000 / 100 * REACHED_PERCENT
 }
 
 /// The bytes per second that a device reads of its memory: answering with a model reads all of its weights for each token.
@@ -149,6 +158,11 @@ pub fn claim_of(class: DeviceClass) -> HardwareClaim {
         DeviceClass::M1 | DeviceClass::M3Max | DeviceClass::M2Ultra => (HardwareKind::Metal, "Apple"),
         _ => (HardwareKind::Cuda, "NVIDIA"),
     };
+    // Who shows less than its fastest units is credited with less memory.
+    let precisions: &[Precision] = match kind {
+        HardwareKind::Cuda => &[Precision::F32, Precision::Tf32, Precision::Bf16],
+        _ => &[Precision::F32],
+    };
     HardwareClaim {
         kind,
         index: 0,
@@ -157,10 +171,13 @@ pub fn claim_of(class: DeviceClass) -> HardwareClaim {
         uuid: None,
         driver: None,
         memory_bytes: figures.memory_bytes,
-        throughput: vec![Throughput {
-            precision: Precision::F32,
-            multiply_adds_per_second: reached(&figures),
-        }],
+        throughput: precisions
+            .iter()
+            .map(|&precision| Throughput {
+                precision,
+                multiply_adds_per_second: reached(&figures, precision),
+            })
+            .collect(),
         fingerprint: HardwareDigest::from_bytes([0; 32]),
     }
 }

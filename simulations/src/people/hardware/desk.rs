@@ -11,7 +11,7 @@ use gristmill_benchmark::session::{
 };
 use gristmill_protocol::hardware::{
     ChallengeParameters, ChallengeRequest, ChallengeSeed, ChallengeStep, HardwareCertificate, NextStep,
-    RenewalAnswer, UnitPosition, UnitsRoot,
+    Precision, RenewalAnswer, UnitPosition, UnitsRoot,
 };
 use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::ids::ChallengeId;
@@ -366,6 +366,7 @@ impl State {
             NextStep::Wait { .. } | NextStep::Verifying => DeskAnswer::Wait,
             NextStep::Stage { stage, within_ms, .. } => DeskAnswer::Stage {
                 stage,
+                precision: case.precision(Some(stage)),
                 multiply_adds: u64::from(case.rounds(stage)).saturating_mul(case.multiply_adds()),
                 within_ms,
             },
@@ -373,6 +374,7 @@ impl State {
                 let results = case.resident_rounds();
                 DeskAnswer::Residency {
                     results,
+                    precision: case.precision(None),
                     result_bytes: case.resident_bytes() / u64::from(results.max(1)),
                     result_multiply_adds: case.multiply_adds(),
                     within_ms,
@@ -392,6 +394,16 @@ impl Case {
             .zip(0..)
             .find(|(_, at)| *at == stage)
             .map_or(0, |(stage, _)| stage.rounds)
+    }
+
+    /// The precision of a stage, or of the last one, whose results stay.
+    fn precision(&self, stage: Option<u32>) -> Precision {
+        let stages = self.parameters.as_ref().map(|parameters| &parameters.stages);
+        let stage = stages.and_then(|stages| match stage {
+            Some(stage) => stages.get(stage as usize),
+            None => stages.last(),
+        });
+        stage.map_or(Precision::F32, |stage| stage.precision)
     }
 
     fn resident_rounds(&self) -> u32 {

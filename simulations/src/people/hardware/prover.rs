@@ -1,5 +1,6 @@
 //! A provider that is asked to show its hardware: how long its device takes, and what it leaves out.
 
+use gristmill_protocol::hardware::Precision;
 use serde::{Deserialize, Serialize};
 
 use super::{DeskAnswer, ProverCall, Truth, reached, read_per_s};
@@ -54,21 +55,25 @@ impl Prover {
             DeskAnswer::Wait => at_once(ProverCall::Wait),
             DeskAnswer::Stage { .. } | DeskAnswer::Residency { .. } if self.play == ProofPlay::Silent => None,
             DeskAnswer::Stage {
-                stage, multiply_adds, ..
+                stage,
+                precision,
+                multiply_adds,
+                ..
             } => {
                 let done = multiply_adds / 100 * u64::from(100 - self.skips());
                 Some(Work {
-                    takes_us: self.computes_us(done, random),
+                    takes_us: self.computes_us(done, precision, random),
                     call: ProverCall::Stage(stage),
                 })
             }
             DeskAnswer::Residency {
                 results,
+                precision,
                 result_bytes,
                 result_multiply_adds,
                 ..
             } => Some(Work {
-                takes_us: self.folds_us(results, result_bytes, result_multiply_adds, random),
+                takes_us: self.folds_us(results, precision, (result_bytes, result_multiply_adds), random),
                 call: ProverCall::Residency,
             }),
             DeskAnswer::Open => at_once(ProverCall::Proof(self.truth)),
@@ -87,8 +92,8 @@ impl Prover {
     fn folds_us(
         &mut self,
         results: u32,
-        result_bytes: u64,
-        result_multiply_adds: u64,
+        precision: Precision,
+        (result_bytes, result_multiply_adds): (u64, u64),
         random: &mut Random,
     ) -> u64 {
         let figures = self.has.figures();
@@ -106,12 +111,12 @@ impl Prover {
         let folds_us = folded_bytes * 1_000_000 / u128::from(read_per_s(&figures).max(1));
         let folds_us = u64::try_from(folds_us).unwrap_or(u64::MAX);
         let multiply_adds = u64::from(anew).saturating_mul(result_multiply_adds);
-        folds_us.saturating_add(self.computes_us(multiply_adds, random))
+        folds_us.saturating_add(self.computes_us(multiply_adds, precision, random))
     }
 
-    fn computes_us(&self, multiply_adds: u64, random: &mut Random) -> u64 {
+    fn computes_us(&self, multiply_adds: u64, precision: Precision, random: &mut Random) -> u64 {
         let longer = 1_000 + random.below(LONGER_PER_MILLE + 1);
-        let rate = u128::from(reached(&self.has.figures()).max(1));
+        let rate = u128::from(reached(&self.has.figures(), precision).max(1));
         let takes_us = u128::from(multiply_adds) * 1_000 * u128::from(longer) / rate;
         u64::try_from(takes_us).unwrap_or(u64::MAX)
     }

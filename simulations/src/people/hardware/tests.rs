@@ -258,8 +258,8 @@ fn a_gpu_that_is_none_gets_no_certificate() {
     assert_eq!(room.outcomes_of(0)[0], &Outcome::Refused("slower_than_claimed"));
 }
 
-/// Who leaves out one percent of the units is missed as often as the formula of PROOF.md says for the openings that the
-/// machine draws.
+/// Who leaves out one percent of the units, and has memory to spare, is missed as often as the formula of PROOF.md says
+/// for the openings that the machine draws.
 #[test]
 fn what_is_left_out_is_found_as_often_as_the_formula_says() {
     let config = DeskConfig {
@@ -267,25 +267,27 @@ fn what_is_left_out_is_found_as_often_as_the_formula_says() {
         ..DeskConfig::default()
     };
     let liar = FakeGpu {
-        claims: DeviceClass::Rtx3070,
+        claims: DeviceClass::M3Max,
         skips_percent: 1,
         rents_for_s: 0,
     };
     let players = (1..=40)
-        .map(|address| Player::liar(DeviceClass::Rtx3070, &liar, 0x0a00_0000 + address))
+        .map(|address| Player::liar(DeviceClass::M2Ultra, &liar, 0x0a00_0000 + address))
         .collect();
     let mut room = Room::new(config, 7, players);
     room.play(3);
-    let missed = room
-        .outcomes
-        .iter()
-        .filter(|(.., outcome)| matches!(outcome, Outcome::Shown { .. }))
-        .count();
-    let all = room.outcomes.len();
+    let ended_as = |wanted: fn(&Outcome) -> bool| {
+        let outcomes = room.outcomes.iter().map(|(.., outcome)| outcome);
+        outcomes.filter(|outcome| wanted(outcome)).count()
+    };
+    let missed = ended_as(|outcome| matches!(outcome, Outcome::Shown { .. }));
+    let all = missed + ended_as(|outcome| *outcome == Outcome::Refused("proof"));
     let expected = miss(Share::percent(1).unwrap(), 60).approximate() * all as f64;
     assert!(
-        (missed as f64 - expected).abs() < 3.0 * expected.sqrt(),
-        "{missed} of {all}, {expected}"
+        all >= 40 && (missed as f64 - expected).abs() < 3.5 * expected.sqrt(),
+        "{missed} of {all}, {expected}; {} in all: {:?}",
+        room.outcomes.len(),
+        room.outcomes.first()
     );
 }
 
