@@ -126,7 +126,9 @@ fn store(plan: &Plan, runs: &[RunResult], output: &Path, existing: Existing) -> 
     } else {
         let mut experiment = merge::merge(&plan.name, runs.to_vec(), None, merge::Allowed::default())?;
         super::merge::in_order_of(plan, &mut experiment.runs)?;
-        experiment.answer = running::answer(plan, runs).ok().filter(|answer| !answer.is_empty());
+        experiment.answer = running::answer(plan, runs)
+            .ok()
+            .filter(|answer| !answer.is_empty());
         folder::write_experiment(output, &experiment, existing)?;
     }
     writeln!(std::io::stderr().lock(), "stored in {}", output.display())?;

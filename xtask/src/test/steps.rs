@@ -58,6 +58,11 @@ pub(super) const STEPS: &[Step] = &[
         run: abuse,
     },
     Step {
+        name: "planted",
+        purpose: "errors planted in the protocol and the ledger show where they are; only where named or in CI",
+        run: planted,
+    },
+    Step {
         name: "document",
         purpose: "code in documentation compiles and runs",
         run: document,
@@ -184,6 +189,24 @@ fn abuse(workplace: &Workplace, thoroughness: Thoroughness) -> anyhow::Result<()
         "abuse::",
     ]);
     succeed(test.env("GRISTMILL_FULL_SIZE_CROWDS", "1"))
+}
+
+/// The errors are compiled in by a feature that no other build has, so this step compiles the pure crates once more.
+fn planted(workplace: &Workplace, thoroughness: Thoroughness) -> anyhow::Result<()> {
+    if thoroughness == Thoroughness::Quick {
+        eprintln!("   left out: it compiles the pure crates once more");
+        return Ok(());
+    }
+    succeed(&mut workplace.cargo(&[
+        "test",
+        "--quiet",
+        "--package",
+        "gristmill-simulations",
+        "--features",
+        "planted-bugs",
+        "--test",
+        "planted",
+    ]))
 }
 
 fn document(workplace: &Workplace, _: Thoroughness) -> anyhow::Result<()> {
