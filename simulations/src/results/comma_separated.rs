@@ -61,7 +61,7 @@ pub fn write(table: &Table) -> Result<Vec<u8>, csv::Error> {
 /// Tables for people, one cell a line.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_listings(listings: &[Listing]) -> Result<Vec<u8>, csv::Error> {
     let mut writer = Writer::from_writer(Vec::new());
     writer.write_record(["table", "row", "column", "value"])?;
