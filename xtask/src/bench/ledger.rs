@@ -6,6 +6,7 @@ mod load;
 mod proofs;
 mod row_locks;
 mod startup;
+mod timed_disk;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use self::bound::{Bound, wide};
 use self::load::{Latency, Throughput, at_rate, disk_bytes, saturate, saturate_store};
 use self::proofs::ProofCosts;
 use self::startup::Starts;
+use self::timed_disk::TimedDisk;
 use self::workload::{CHANNELS, Market};
 use super::report::{print, resident_mebibytes};
 
@@ -140,7 +142,12 @@ async fn embedded(
 }
 
 async fn latencies(market: &Arc<Market>, folder: &Path, highest: f64) -> anyhow::Result<Vec<Latency>> {
-    let ledger = Ledger::open(&folder.join("latencies"), &EmbeddedOptions::default())?;
+    let disk = TimedDisk::new();
+    let options = EmbeddedOptions {
+        disk: Arc::new(disk.clone()),
+        ..EmbeddedOptions::default()
+    };
+    let ledger = Ledger::open(&folder.join("latencies"), &options)?;
     market.open(&ledger).await?;
     let (mut latencies, mut first) = (Vec::new(), 1);
     for share in [0.1, 0.5, 0.9] {
@@ -154,7 +161,7 @@ async fn latencies(market: &Arc<Market>, folder: &Path, highest: f64) -> anyhow:
         let rounds = (per_second * 4.0 / CHANNELS as f64).ceil() as u32;
         let queue = market.queues(1, first, rounds).concat();
         first += rounds;
-        latencies.push(at_rate(market, &ledger, queue, share, per_second).await?);
+        latencies.push(at_rate(market, &ledger, &disk, queue, (share, per_second)).await?);
     }
     ledger.shutdown().await?;
     Ok(latencies)
@@ -253,6 +260,19 @@ fn tell(figures: &Figures) {
                 latency.per_second
             ),
         ));
+        let disk = &latency.disk;
+        rows.push((
+            "of it the disk",
+            format!(
+                "{} syncs: p50 {:.2} ms, p99 {:.2} ms, slowest {:.2} ms; slowest write {:.2} ms; {:.0} ms in stalls of more than 5 ms",
+                disk.syncs,
+                disk.sync_p50_ms,
+                disk.sync_p99_ms,
+                disk.slowest_sync_ms,
+                disk.slowest_write_ms,
+                disk.stalled_ms
+            ),
+        ));
     }
     for starts in &figures.starts {
         rows.push((
@@ -313,6 +333,11 @@ fn as_json(figures: &Figures, share: f64) -> Value {
                 "share": latency.share, "per_second": latency.per_second,
                 "p50_ms": latency.p50_ms, "p99_ms": latency.p99_ms,
                 "ledger_p50_ms": latency.ledger_p50_ms, "ledger_p99_ms": latency.ledger_p99_ms,
+                "disk": {
+                    "syncs": latency.disk.syncs, "sync_p50_ms": latency.disk.sync_p50_ms,
+                    "sync_p99_ms": latency.disk.sync_p99_ms, "slowest_sync_ms": latency.disk.slowest_sync_ms,
+                    "slowest_write_ms": latency.disk.slowest_write_ms, "stalled_ms": latency.disk.stalled_ms,
+                },
             })
         })
         .collect();

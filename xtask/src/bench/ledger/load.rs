@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::super::report::{processor_seconds, quantile};
 use super::bound::wide;
+use super::timed_disk::{DiskFigures, TimedDisk};
 use super::workload::{Market, Queue, checked, post};
 
 /// What a ledger did.
@@ -30,6 +31,8 @@ pub(super) struct Latency {
     /// Of the ledger alone: from a verified entry to its acknowledgement.
     pub(super) ledger_p50_ms: f64,
     pub(super) ledger_p99_ms: f64,
+    /// What the disk did meanwhile.
+    pub(super) disk: DiskFigures,
 }
 
 /// Settles all queues, each by a task of its own, as fast as it goes.
@@ -92,9 +95,9 @@ pub(super) async fn saturate_store(ledger: &Ledger, queues: Vec<Queue>) -> anyho
 pub(super) async fn at_rate(
     market: &Arc<Market>,
     ledger: &Ledger,
+    disk: &TimedDisk,
     queue: Queue,
-    share: f64,
-    per_second: f64,
+    (share, per_second): (f64, f64),
 ) -> anyhow::Result<Latency> {
     let mut tasks: JoinSet<anyhow::Result<(f64, f64)>> = JoinSet::new();
     let mut times = Vec::with_capacity(queue.len());
@@ -103,6 +106,8 @@ pub(super) async fn at_rate(
         times.push(whole);
         ledger_times.push(of_ledger);
     };
+    // What it did before was not for these.
+    disk.take();
     let started = Instant::now();
     for (number, voucher) in queue.into_iter().enumerate() {
         let due = started + Duration::from_secs_f64(wide(number) / per_second);
@@ -128,6 +133,7 @@ pub(super) async fn at_rate(
         p99_ms: quantile(&times, 0.99),
         ledger_p50_ms: quantile(&ledger_times, 0.5),
         ledger_p99_ms: quantile(&ledger_times, 0.99),
+        disk: disk.take(),
     })
 }
 
