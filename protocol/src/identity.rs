@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use bincode::{Decode, Encode};
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signer, SigningKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -165,8 +165,9 @@ pub struct InvalidSignature;
 #[derive(Clone)]
 pub struct Keypair {
     key: SigningKey,
-    /// The same key where signing takes half as long. Signatures of RFC 8032 are the same bytes whoever computes them.
-    signer: Arc<Ed25519KeyPair>,
+    /// The same key where signing takes half as long. Signatures of RFC 8032 are the same bytes whoever computes them,
+    /// so where this library has no memory for a key or a signature, `key` signs.
+    signer: Option<Arc<Ed25519KeyPair>>,
 }
 
 impl Keypair {
@@ -174,10 +175,9 @@ impl Keypair {
     #[must_use]
     pub fn from_secret(secret: &[u8; 32]) -> Self {
         let key = SigningKey::from_bytes(secret);
-        let signer = Ed25519KeyPair::from_seed_unchecked(secret);
         Self {
+            signer: Ed25519KeyPair::from_seed_unchecked(secret).ok().map(Arc::new),
             key,
-            signer: Arc::new(signer.expect("any 32 bytes are a seed: it is hashed")),
         }
     }
 
@@ -196,9 +196,12 @@ impl Keypair {
     /// Signs raw bytes. Callers separate domains; prefer [`Keypair::sign`].
     #[must_use]
     pub fn sign_bytes(&self, message: &[u8]) -> Signature {
-        let mut signature = [0; 64];
-        signature.copy_from_slice(self.signer.sign(message).as_ref());
-        Signature(signature)
+        let quick = self
+            .signer
+            .as_ref()
+            .and_then(|signer| signer.try_sign(message).ok());
+        let bytes = quick.and_then(|signature| signature.as_ref().try_into().ok());
+        Signature(bytes.unwrap_or_else(|| self.key.sign(message).to_bytes()))
     }
 
     /// Signs a struct in its own domain.
@@ -348,11 +351,18 @@ mod tests {
 
     #[test]
     fn signatures_are_the_bytes_that_any_implementation_makes() {
-        use ed25519_dalek::Signer;
         for (byte, length) in [(0, 0), (1, 1), (7, 63), (8, 64), (9, 200), (255, 100_000)] {
             let message = vec![byte; length];
             let theirs = SigningKey::from_bytes(&[byte; 32]).sign(&message).to_bytes();
-            assert_eq!(*keypair(byte).sign_bytes(&message).bytes(), theirs);
+            let quick = keypair(byte);
+            assert!(quick.signer.is_some());
+            let slow = Keypair {
+                signer: None,
+                ..quick.clone()
+            };
+            for keypair in [quick, slow] {
+                assert_eq!(*keypair.sign_bytes(&message).bytes(), theirs);
+            }
         }
     }
 

@@ -12,12 +12,12 @@ use super::InvalidSignature;
 /// The canonical encodings (RFC 8032, section 5.1.2) of the eight points whose order divides the cofactor 8.
 const OF_SMALL_ORDER: [[u8; 32]; 8] = {
     let order_8 = [
-        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
-        0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a,
+        0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
     ];
     let order_8_other = [
-        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
-        0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5,
+        0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
     ];
     let mut order_1 = [0; 32];
     order_1[0] = 1;
@@ -44,7 +44,11 @@ const fn with_sign(mut encoding: [u8; 32]) -> [u8; 32] {
 }
 
 /// Whether the signature is the key's over the message and neither the key nor R is of small order.
-pub(super) fn verify(key: &VerifyingKey, message: &[u8], signature: &[u8; 64]) -> Result<(), InvalidSignature> {
+pub(super) fn verify(
+    key: &VerifyingKey,
+    message: &[u8],
+    signature: &[u8; 64],
+) -> Result<(), InvalidSignature> {
     let signature = ed25519_dalek::Signature::from_bytes(signature);
     if key.is_weak() || OF_SMALL_ORDER.contains(signature.r_bytes()) {
         return Err(InvalidSignature);
@@ -81,12 +85,21 @@ mod tests {
     }
 
     fn challenge(nonce: &[u8; 32], key: &[u8; 32], message: &[u8]) -> Scalar {
-        let hash = Sha512::new().chain_update(nonce).chain_update(key).chain_update(message);
+        let hash = Sha512::new()
+            .chain_update(nonce)
+            .chain_update(key)
+            .chain_update(message);
         Scalar::from_bytes_mod_order_wide(&hash.finalize().into())
     }
 
     /// A signature of somebody who adds a torsion point to the nonce, whatever it is made for.
-    fn sign_with(secret: Scalar, key: &EdwardsPoint, nonce: Scalar, torsion: &EdwardsPoint, message: &[u8]) -> [u8; 64] {
+    fn sign_with(
+        secret: Scalar,
+        key: &EdwardsPoint,
+        nonce: Scalar,
+        torsion: &EdwardsPoint,
+        message: &[u8],
+    ) -> [u8; 64] {
         let point = (ED25519_BASEPOINT_POINT * nonce + torsion).compress().to_bytes();
         let answer = nonce + challenge(&point, &key.compress().to_bytes(), message) * secret;
         let mut signature = [0; 64];
@@ -102,7 +115,10 @@ mod tests {
         let (mut accepted, mut refused, mut refused_for_strictness) = (0, 0, 0);
         for (secret, nonce) in [(3, 5), (0, 5), (3, 0), (0, 0)] {
             let (secret, nonce) = (Scalar::from(secret as u64), Scalar::from(nonce as u64));
-            for (of_key, of_nonce) in EIGHT_TORSION.iter().flat_map(|a| EIGHT_TORSION.iter().map(move |b| (a, b))) {
+            for (of_key, of_nonce) in EIGHT_TORSION
+                .iter()
+                .flat_map(|a| EIGHT_TORSION.iter().map(move |b| (a, b)))
+            {
                 let key = ED25519_BASEPOINT_POINT * secret + of_key;
                 for message in 0..16_u8 {
                     let signature = sign_with(secret, &key, nonce, of_nonce, &[message]);
