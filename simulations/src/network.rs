@@ -275,6 +275,19 @@ impl Network {
             })
     }
 
+    /// When a partition last kept two nodes apart, in microseconds: now, where one does; nothing, where none ever did.
+    #[must_use]
+    pub fn last_partitioned_us(&self, one: NodeId, other: NodeId, now_us: u64) -> Option<u64> {
+        let partitions = self.config.partitions.iter().enumerate();
+        let apart = partitions.filter(|(number, partition)| {
+            let side = |node| partition.cuts_off(self.seed, *number, node, || self.place(node).region);
+            partition.from_s.get() * 1_000_000 <= now_us && side(one) != side(other)
+        });
+        apart
+            .map(|(_, partition)| (partition.until_s.get() * 1_000_000).min(now_us))
+            .max()
+    }
+
     /// Whether two nodes can have a connection, whichever of them dials.
     #[must_use]
     pub fn can_connect(&self, one: NodeId, other: NodeId) -> bool {

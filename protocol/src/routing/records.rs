@@ -14,7 +14,7 @@ use crate::routing::hedge::HedgeAllowance;
 /// Most providers that are remembered; beyond, the one heard of longest ago is forgotten.
 const PROVIDERS_MAX: usize = 4_096;
 /// In so many milliseconds half of a provider's failures are forgiven.
-const FORGIVING_HALF_LIFE_MS: u64 = 60_000;
+pub const FORGIVING_HALF_LIFE_MS: u64 = 60_000;
 /// After so many half-lives nothing is left of a failure.
 const HALF_LIVES_MAX: u64 = 30;
 /// Most failures that are counted, so that every provider gets another chance some day.

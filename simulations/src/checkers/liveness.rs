@@ -1,186 +1,190 @@
-//! Who could be served is served: where an honest provider with a free slot and a fitting price can be reached, and the
-//! consumer can be reached and has credits, a job ends within bounded time, and not every job of a consumer fails.
+//! Who could be served is served: where an honest provider with a free slot, a fitting price and a fresh listing can be
+//! reached by a consumer with credits, not every job of that consumer fails, and none is forgotten.
 //!
-//! That a job ended badly once says nothing: a consumer may have met three liars in a row. That all of a consumer's jobs do
-//! for as long as everything was there is a breach. Looked at between epochs, from everybody's true state.
+//! That a job ended badly once says nothing: a consumer may have met three liars in a row. That one job after the other does
+//! while one and the same provider could have served each of them is a breach. So is a provider that was there all the time
+//! and fails one job after the other, a job that its program waits for longer than it has patience, and a slot that is held
+//! longer than all of a session's waits together. Looked at between epochs, from everybody's true state.
+//!
+//! Each bound follows from the shipped policy's own constants; none is tuned.
 
 use std::collections::BTreeMap;
 
+use gristmill_protocol::routing::breaker::FAILURES_TO_OPEN;
+use gristmill_protocol::routing::retry::RETRY_WAITS_MS;
+use gristmill_protocol::session::provider::ProviderTimeouts;
 use serde::{Deserialize, Serialize};
 
 use super::Place;
 use crate::engine::{Breach, NodeId};
 use crate::people::popularity::ModelSize;
 
+mod history;
+
+pub use history::{Broken, FailedJob, History, RememberedJobs};
+
 /// The rule's name in breaches.
 pub const RULE: &str = "liveness";
-/// Fewest failures in a row that say something.
-const FAILURES_MIN: u32 = 3;
+/// So many jobs fail, each asked after the one before had failed, before that says something.
+pub const FAILURES_MIN: usize = 3;
+/// How much later than due a program may be told, in microseconds: what passes between two looks, and more.
+const TOLD_WITHIN_US: u64 = 5_000_000;
 
-/// A consumer, as it truly is now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The longest that a job's plan waits between its rounds, in microseconds; a quarter is the most by which waits are spread.
+#[must_use]
+pub fn retry_waits_us() -> u64 {
+    let waits_ms: u64 = RETRY_WAITS_MS.iter().sum();
+    (waits_ms + waits_ms / 4) * 1_000
+}
+
+/// How many providers of whom nothing good is known one job may ask before it must have asked one that could serve it, where a
+/// round asks `attempts` of them: in each round those come first who have not failed yet.
+#[must_use]
+pub const fn wasted_max(attempts: u64) -> u64 {
+    attempts.saturating_mul(RETRY_WAITS_MS.len() as u64 + 1) - 1
+}
+
+/// The longest that a session holds a provider's slot, in microseconds: all of its waits together.
+#[must_use]
+pub fn slot_held_max_us() -> u64 {
+    let ProviderTimeouts {
+        body_ms,
+        engine_ms,
+        voucher_ms,
+        settlement_ms,
+    } = ProviderTimeouts::default();
+    (body_ms + engine_ms + voucher_ms + settlement_ms) * 1_000 + TOLD_WITHIN_US
+}
+
+/// A provider that could serve a consumer now, as both truly are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// Which.
+    pub provider: NodeId,
+    /// When it last could not, as far as that is known exactly, in microseconds.
+    pub unable_us: u64,
+    /// Those of the consumer's failed jobs that it could have served.
+    pub could_serve: Vec<FailedJob>,
+}
+
+/// A consumer with jobs that failed, as it truly is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerView {
     /// Which.
     pub node: NodeId,
-    /// Whether messages reach it and the coordinator, and it has credits or an open channel with room.
-    pub is_able: bool,
-    /// The job for which nothing has come for the longest time: of which model, its number, and since when.
-    pub waiting: Option<(ModelSize, u64, u64)>,
-    /// Of which model the newest job was that failed, where it was honestly asked for.
-    pub failed_model: Option<ModelSize>,
-    /// How many jobs have failed since the last one that was served, and since when.
-    pub failures: u32,
-    /// When the first of those was asked, in microseconds.
-    pub failing_since_us: u64,
+    /// Who could serve it; nobody where it cannot ask or pay.
+    pub witnesses: Vec<Witness>,
+    /// Providers that are there and have failed its last jobs one after the other.
+    pub broken: Vec<Broken>,
 }
 
-/// Since when what a job needs has been there without a break.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Since when each provider that could serve an unserved consumer has been there without a break.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Liveness {
-    /// How long a job may wait, or a consumer's jobs may fail, in microseconds.
-    bound_us: u64,
-    models: BTreeMap<ModelSize, u64>,
-    consumers: BTreeMap<NodeId, u64>,
+    witnesses: BTreeMap<NodeId, BTreeMap<NodeId, u64>>,
 }
 
 impl Liveness {
-    /// A rule with a bound: longer than all of a consumer's waits and a provider's breakers together.
-    #[must_use]
-    pub const fn new(bound_us: u64) -> Self {
-        Self {
-            bound_us,
-            models: BTreeMap::new(),
-            consumers: BTreeMap::new(),
-        }
-    }
-
-    /// Looks at everybody. `is_served` says whether an honest provider that can be reached has a free slot for a model at a
-    /// price that consumers pay.
+    /// Looks at all consumers of whom jobs have failed. Those who are not among them have no reason to complain.
     ///
     /// # Errors
     /// The first consumer that could have been served and was not.
     pub fn survey(
         &mut self,
         now_us: u64,
-        is_served: impl Fn(ModelSize) -> bool,
         consumers: impl IntoIterator<Item = ConsumerView>,
     ) -> Result<(), Breach> {
-        for model in ModelSize::ALL {
-            if is_served(model) {
-                self.models.entry(model).or_insert(now_us);
-            } else {
-                self.models.remove(&model);
-            }
-        }
+        let before = std::mem::take(&mut self.witnesses);
         for consumer in consumers {
-            if !consumer.is_able {
-                self.consumers.remove(&consumer.node);
-                continue;
+            let known = before.get(&consumer.node);
+            let mut since = BTreeMap::new();
+            for witness in &consumer.witnesses {
+                let seen_us = known.and_then(|known| known.get(&witness.provider));
+                let since_us = seen_us.map_or(now_us, |seen_us| *seen_us).max(witness.unable_us);
+                since.insert(witness.provider, since_us);
+                let failed = one_after_the_other(&witness.could_serve, since_us);
+                if failed >= FAILURES_MIN {
+                    let message = format!(
+                        "{failed} jobs failed one after the other although node {} could have served each of them",
+                        witness.provider
+                    );
+                    return Err(place(consumer.node, now_us).breach(RULE, message));
+                }
             }
-            let able_since_us = *self.consumers.entry(consumer.node).or_insert(now_us);
-            if let Some(message) = self.complaint(&consumer, able_since_us, now_us) {
-                let place = Place {
-                    node: consumer.node,
-                    at_us: now_us,
-                };
-                return Err(place.breach(RULE, message));
+            if let Some(broken) = consumer.broken.iter().find(|broken| broken.is_too_often()) {
+                let message = format!(
+                    "{} jobs failed one after the other at node {}, which is honest and was there all the time",
+                    broken.in_a_row, broken.provider
+                );
+                return Err(place(consumer.node, now_us).breach(RULE, message));
             }
+            self.witnesses.insert(consumer.node, since);
         }
         Ok(())
     }
+}
 
-    /// What a consumer that was able for so long could complain about.
-    fn complaint(&self, consumer: &ConsumerView, able_since_us: u64, now_us: u64) -> Option<String> {
-        // How long everything was there for something that began then.
-        let possible_us = |model: ModelSize, since_us: u64| {
-            let served_since_us = *self.models.get(&model)?;
-            Some(now_us.saturating_sub(served_since_us.max(able_since_us).max(since_us)))
-        };
-        let is_over = |possible_us: &u64| *possible_us > self.bound_us;
-        if let Some((model, job, since_us)) = consumer.waiting
-            && let Some(waited_us) = possible_us(model, since_us).filter(is_over)
-        {
-            return Some(format!(
-                "job {job} for {} has waited for {} s although it could have been served",
-                model.name(),
-                waited_us / 1_000_000
-            ));
-        }
-        let model = consumer.failed_model?;
-        let failed_us = possible_us(model, consumer.failing_since_us).filter(is_over)?;
-        (consumer.failures >= FAILURES_MIN).then(|| {
-            format!(
-                "{} jobs in a row have failed in {} s although {} could have been served",
-                consumer.failures,
-                failed_us / 1_000_000,
-                model.name()
-            )
-        })
+impl Broken {
+    /// As often as opens the shipped breaker: honest providers do not do that.
+    fn is_too_often(&self) -> bool {
+        self.in_a_row >= FAILURES_TO_OPEN
     }
+}
+
+/// A program is told after its patience, whatever happened to its job.
+///
+/// # Errors
+/// The job that was forgotten.
+pub fn is_told(
+    model: ModelSize,
+    asked_us: u64,
+    patience_us: u64,
+    consumer: NodeId,
+    now_us: u64,
+) -> Result<(), Breach> {
+    let waits_us = now_us.saturating_sub(asked_us);
+    if waits_us <= patience_us.saturating_add(TOLD_WITHIN_US) {
+        return Ok(());
+    }
+    let message = format!(
+        "a job for {} has waited for {} s and its program was told nothing",
+        model.name(),
+        waits_us / 1_000_000
+    );
+    Err(place(consumer, now_us).breach(RULE, message))
+}
+
+/// A provider's slot is free again some time after a job took it.
+///
+/// # Errors
+/// The slot that is not.
+pub fn frees_slot(taken_us: u64, provider: NodeId, now_us: u64) -> Result<(), Breach> {
+    let held_us = now_us.saturating_sub(taken_us);
+    if held_us <= slot_held_max_us() {
+        return Ok(());
+    }
+    let message = format!("a job has held its slot for {} s", held_us / 1_000_000);
+    Err(place(provider, now_us).breach(RULE, message))
+}
+
+const fn place(node: NodeId, at_us: u64) -> Place {
+    Place { node, at_us }
+}
+
+/// How many of these jobs, in the order in which they ended, were each asked after the one before had ended.
+fn one_after_the_other(failed: &[FailedJob], since_us: u64) -> usize {
+    let mut ended_us = since_us;
+    failed
+        .iter()
+        .filter(|job| {
+            let is_next = job.asked_us >= ended_us;
+            if is_next {
+                ended_us = job.ended_us;
+            }
+            is_next
+        })
+        .count()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND_US: u64 = 1_000_000;
-
-    fn consumer() -> ConsumerView {
-        ConsumerView {
-            node: 9,
-            is_able: true,
-            waiting: None,
-            failed_model: None,
-            failures: 0,
-            failing_since_us: 0,
-        }
-    }
-
-    /// When the rule is broken, in seconds, where it looks every second for five minutes.
-    fn broken_at(view: impl Fn(u64) -> ConsumerView, is_served: impl Fn(u64) -> bool) -> Option<u64> {
-        let mut liveness = Liveness::new(60 * SECOND_US);
-        (1..=300).find(|second| {
-            let looked = liveness.survey(second * SECOND_US, |_| is_served(*second), [view(*second)]);
-            looked.is_err_and(|breach| breach.rule == RULE && breach.node == 9)
-        })
-    }
-
-    #[test]
-    fn a_job_waits_no_longer_than_the_bound_while_it_could_be_served() {
-        let waiting = |_| ConsumerView {
-            waiting: Some((ModelSize::Small, 5, 10 * SECOND_US)),
-            ..consumer()
-        };
-        assert_eq!(broken_at(waiting, |_| true), Some(71));
-        // Served since 100 s only, or with a break at 60 s.
-        assert_eq!(broken_at(waiting, |second| second >= 100), Some(161));
-        assert_eq!(broken_at(waiting, |second| second != 60), Some(122));
-        assert_eq!(broken_at(waiting, |_| false), None);
-        let unreachable = |second| ConsumerView {
-            is_able: second % 50 != 0,
-            ..waiting(second)
-        };
-        assert_eq!(broken_at(unreachable, |_| true), None);
-        // Something comes every 30 s.
-        let progress = |second: u64| ConsumerView {
-            waiting: Some((ModelSize::Small, 5, second / 30 * 30 * SECOND_US)),
-            ..consumer()
-        };
-        assert_eq!(broken_at(progress, |_| true), None);
-    }
-
-    #[test]
-    fn not_all_of_a_consumers_jobs_fail_while_they_could_be_served() {
-        let failing = |failures| {
-            move |_| ConsumerView {
-                failed_model: Some(ModelSize::Large),
-                failures,
-                failing_since_us: 10 * SECOND_US,
-                ..consumer()
-            }
-        };
-        assert_eq!(broken_at(failing(3), |_| true), Some(71));
-        assert_eq!(broken_at(failing(2), |_| true), None);
-        assert_eq!(broken_at(failing(3), |second| second % 60 != 0), None);
-    }
-}
+mod tests;

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use super::bounds::{ConsumerBounds, ProviderBounds};
 use super::conservation::Conservation;
 use super::forwarding::{Forwarding, Passed};
-use super::liveness::{ConsumerView, Liveness};
 use super::{Place, bounds, conservation, forwarding, liveness};
 use crate::engine::{Breach, Context, Ended, Limits, NodeId, Simulation, Stop, World, shard_of};
 use crate::people::popularity::ModelSize;
@@ -57,7 +56,6 @@ struct Bench {
 
 struct Toy {
     planted: Planted,
-    liveness: Liveness,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,7 +64,7 @@ struct Turn;
 impl World for Toy {
     type Event = Turn;
     type Shard = Bench;
-    type Shared = Liveness;
+    type Shared = ();
 
     fn lookahead_us(&self) -> u64 {
         1_000
@@ -107,24 +105,15 @@ impl World for Toy {
             };
             bench.conservation.survey(&bench.book, place)?;
         }
-        let consumers = shards.iter().map(|bench| ConsumerView {
-            node: GUILTY,
-            is_able: true,
-            waiting: bench.forgotten.map(|since_us| (ModelSize::Small, 1, since_us)),
-            failed_model: None,
-            failures: 0,
-            failing_since_us: 0,
-        });
-        self.liveness.survey(now_us, |_| true, consumers)
+        for since_us in shards.iter().filter_map(|bench| bench.forgotten) {
+            liveness::is_told(ModelSize::Small, since_us, 0, GUILTY, now_us)?;
+        }
+        Ok(())
     }
 
-    fn shared(&self) -> Liveness {
-        self.liveness.clone()
-    }
+    fn shared(&self) {}
 
-    fn restore(&mut self, liveness: Liveness) {
-        self.liveness = liveness;
-    }
+    fn restore(&mut self, (): ()) {}
 }
 
 impl Bench {
@@ -219,10 +208,7 @@ impl Bench {
 }
 
 fn run(planted: Planted, seed: u64, threads: usize) -> (Ended, u64, String) {
-    let toy = Toy {
-        planted,
-        liveness: Liveness::new(5_000_000),
-    };
+    let toy = Toy { planted };
     let mut simulation = Simulation::new(toy, seed, NODES, |_| Bench::default());
     for node in [3, 4, GUILTY] {
         assert_ne!(shard_of(3), shard_of(GUILTY));

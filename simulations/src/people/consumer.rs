@@ -3,7 +3,7 @@
 
 mod asking;
 mod attempts;
-mod funding;
+pub(crate) mod funding;
 mod outcomes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +29,7 @@ use super::quality::Evidence;
 use super::whole;
 use crate::checkers::bounds::ConsumerBounds;
 use crate::checkers::forwarding::Forwarding;
+use crate::checkers::liveness::History;
 use crate::engine::{Breach, NodeId};
 use crate::world::config::ConsumerGroup;
 use crate::world::event::{Envelope, JobId, Message, StreamId, Timer};
@@ -60,10 +61,8 @@ pub(crate) struct Consumer {
     /// What questions with known answers have shown of each provider.
     evidence: BTreeMap<AccountId, Evidence>,
     accounts_asked: u32,
-    /// Jobs that failed since the last one that was served, and when the first of them was asked.
-    failures: u32,
-    failing_since_us: u64,
-    failed_model: Option<ModelSize>,
+    /// What it has lived through.
+    pub(crate) history: History,
 }
 
 /// One request of a program.
@@ -86,6 +85,8 @@ struct Job {
     /// Output tokens that came so far, from whomever.
     got: u32,
     first_us: Option<u64>,
+    /// The most that was set aside for an attempt, in microcredits.
+    cost_max: u64,
 }
 
 /// One provider that is asked.
@@ -149,9 +150,7 @@ impl Consumer {
             bounds: ConsumerBounds::default(),
             evidence: BTreeMap::new(),
             accounts_asked: 0,
-            failures: 0,
-            failing_since_us: 0,
-            failed_model: None,
+            history: History::default(),
         }
     }
 
@@ -164,6 +163,13 @@ impl Consumer {
         board_bytes(&self.board)
             + self.jobs.len() * size_of::<(JobId, Job)>()
             + self.channels.len() * size_of::<(ChannelId, Channel)>()
+    }
+
+    /// The job that was asked first of those that wait: for which model, and when, in microseconds.
+    pub(crate) fn longest_waiting(&self) -> Option<(ModelSize, u64)> {
+        let jobs = self.jobs.values();
+        jobs.map(|job| (job.request.model, job.asked_us))
+            .min_by_key(|(_, asked_us)| *asked_us)
     }
 
     /// What is received on all channels and not promised, in microcredits.

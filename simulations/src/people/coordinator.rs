@@ -103,6 +103,11 @@ impl Coordinator {
         self.waiting.len()
     }
 
+    /// Whether it answers, and a call that comes now within so many microseconds.
+    pub(crate) const fn answers_within(&self, us: u64, now_us: u64) -> bool {
+        self.down_since_ms.is_none() && self.planned_until_us <= now_us.saturating_add(us)
+    }
+
     pub(crate) fn message(&mut self, envelope: Envelope, scene: &mut Scene<'_, '_>) {
         if self.down_since_ms.is_some() {
             scene.tally.lost += 1;

@@ -70,6 +70,8 @@ pub(crate) struct Provider {
     pub(crate) delivered: u64,
     /// Microseconds of its slots that engines used.
     pub(crate) busy_us: u64,
+    /// When it last had no free slot, was away or asked a lower price, in microseconds.
+    unable_us: u64,
 }
 
 /// A model on offer.
@@ -100,6 +102,8 @@ struct Job {
     arrives_us: u64,
     /// For when a look at the deadline is planned, Unix milliseconds.
     looks_at_ms: u64,
+    /// When it was taken, in microseconds.
+    came_us: u64,
 }
 
 /// A channel, and what is known of its money.
@@ -134,7 +138,7 @@ impl Offered {
 const INPUT_PRICE_PARTS: u64 = 4;
 
 /// The price of a model's tokens.
-fn price_of(output: Credits) -> Price {
+pub(crate) fn price_of(output: Credits) -> Price {
     Price::per_million_tokens(amount(output.microcredits() / INPUT_PRICE_PARTS), output)
 }
 
@@ -167,6 +171,7 @@ impl Provider {
             settled: 0,
             delivered: 0,
             busy_us: 0,
+            unable_us: 0,
         }
     }
 
@@ -183,6 +188,28 @@ impl Provider {
     /// How many jobs run or wait.
     pub(crate) fn jobs(&self) -> usize {
         self.jobs.len()
+    }
+
+    /// Since when the job that came first of those that run or wait has been here, in microseconds.
+    pub(crate) fn oldest_job_us(&self) -> Option<u64> {
+        self.jobs.values().map(|job| job.came_us).min()
+    }
+
+    /// Where it has a free slot: when it last could not have served who came, in microseconds.
+    pub(crate) fn has_room_since_us(&self, config: &ProviderGroup) -> Option<u64> {
+        ((self.jobs.len() as u64) < config.slots()).then_some(self.unable_us)
+    }
+
+    /// What it asks now per million output tokens of a model; nothing where it does not offer it.
+    pub(crate) fn price_of(&self, model: ModelSize) -> Option<Credits> {
+        let offered = self.offers.iter().find(|offered| offered.model == model);
+        offered.and_then(|offered| offered.price)
+    }
+
+    fn note_whether_full(&mut self, scene: &Scene<'_, '_>) {
+        if self.jobs.len() as u64 >= self.config(scene).slots() {
+            self.unable_us = scene.now_us();
+        }
     }
 
     /// What was delivered on channels that live and is not promised.
@@ -217,6 +244,7 @@ impl Provider {
     /// It stops, and forgets everything that is not on its disk. A crash takes leave of nobody.
     pub(crate) fn goes_down(&mut self, crash: bool, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
         scene.tally.departures += 1;
+        self.unable_us = scene.now_us();
         scene.tell(None, || {
             if crash {
                 "It crashes.".to_owned()
@@ -264,6 +292,7 @@ impl Provider {
         scene.tell(None, || "It is online.".to_owned());
         self.is_fresh = true;
         self.renews_us = 0;
+        self.unable_us = scene.now_us();
         self.look_at_listing(scene)?;
         self.begin_hand_ins(scene);
         Ok(())

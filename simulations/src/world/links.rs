@@ -82,6 +82,13 @@ impl Links {
         self.network.can_connect(self.place(one), self.place(other))
     }
 
+    /// When a partition last kept two nodes apart, in microseconds.
+    #[must_use]
+    pub fn last_partitioned_us(&self, one: NodeId, other: NodeId, now_us: u64) -> Option<u64> {
+        self.network
+            .last_partitioned_us(self.place(one), self.place(other), now_us)
+    }
+
     /// In which part of the world a node is.
     #[must_use]
     pub fn region(&self, node: NodeId) -> Region {

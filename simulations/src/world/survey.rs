@@ -3,11 +3,15 @@
 use gristmill_protocol::board::Board;
 use serde::{Deserialize, Serialize};
 
+mod able;
+
+use self::able::Market;
 use super::config::Boards;
 use super::kept::Kept;
 use super::node::{Role, Shard};
 use super::{EPOCH_MS, MarketWorld};
 use crate::checkers::Place;
+use crate::checkers::liveness::Liveness;
 use crate::engine::{Breach, SHARDS, node_at};
 use crate::people::provider::Wakening;
 
@@ -17,11 +21,17 @@ const POINTS_MAX: u64 = 400;
 /// Microseconds between two times at which old listings are forgotten.
 const FORGET_EVERY_US: u64 = 60_000_000;
 
+/// Microseconds between two looks at who was not served, for each crowd of so many; a larger market is looked at less often.
+const COMPLAINTS_EVERY_US: u64 = 1_000_000;
+const CROWD: u64 = 10_000;
+
 /// What was seen so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Surveyed {
     next_point_us: u64,
     next_forgetting_us: u64,
+    next_complaints_us: u64,
+    liveness: Liveness,
     pub(super) points: Vec<Point>,
 }
 
@@ -55,6 +65,12 @@ pub(super) fn survey(world: &mut MarketWorld, shards: &mut [&mut Shard], now_us:
             Boards::Everyone => usize::MAX,
         };
         forget(shards, with_boards, now_us);
+    }
+    if now_us >= world.surveyed.next_complaints_us {
+        let crowds = 1 + u64::from(world.roster.keyed()) / CROWD;
+        world.surveyed.next_complaints_us = now_us + COMPLAINTS_EVERY_US * crowds;
+        let complaints = Market::new(world, shards, now_us).complaints()?;
+        world.surveyed.liveness.survey(now_us, complaints)?;
     }
     if now_us >= world.surveyed.next_point_us {
         check(shards, now_us)?;

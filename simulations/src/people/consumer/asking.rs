@@ -65,6 +65,7 @@ impl Consumer {
             hedge: HedgePlan::NEVER,
             got: 0,
             first_us: None,
+            cost_max: 0,
         };
         self.jobs.insert(job, asked);
         scene.after(patience_us, Timer::GiveUp(job));

@@ -87,6 +87,7 @@ impl Consumer {
             looks_at_ms: 0,
         };
         if let Some(asked) = self.jobs.get_mut(&job) {
+            asked.cost_max = asked.cost_max.max(cost_max.microcredits());
             asked.live.push(attempt);
         }
         scene.trace(CHOSEN, u64::from(provider));

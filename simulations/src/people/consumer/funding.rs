@@ -19,8 +19,8 @@ use crate::world::scene::Scene;
 use crate::world::tally::Unserved;
 
 /// How long the coordinator has for an answer, and how often it is asked, as in the wallet: 8 seconds in all.
-const CALL_US: u64 = 2_000_000;
-const CALLS_MAX: u32 = 4;
+pub(crate) const CALL_US: u64 = 2_000_000;
+pub(crate) const CALLS_MAX: u32 = 4;
 /// A channel is not used in the last part of its life, one of so many, so that its provider has time to redeem.
 const LIFE_PARTS: u64 = 6;
 /// Shortest and longest of those parts, in milliseconds.

@@ -6,9 +6,10 @@ use gristmill_protocol::session::consumer::{ConsumerEvent, ConsumerFailure, Cons
 use gristmill_protocol::usage::Unit;
 
 use super::attempts::milliseconds;
-use super::{Attempt, Consumer};
+use super::{Attempt, Consumer, Job};
 use crate::checkers::bounds::ConsumerBounds;
-use crate::engine::Breach;
+use crate::checkers::liveness::FailedJob;
+use crate::engine::{Breach, NodeId};
 use crate::people::job_text::BYTES_PER_TOKEN;
 use crate::people::popularity::ModelSize;
 use crate::people::quality::answers_rightly;
@@ -69,6 +70,7 @@ impl Consumer {
             output_ms,
         };
         self.records.note(attempt.account, delivered, scene.now_ms());
+        self.history.delivered(attempt.provider);
     }
 
     /// Counts the tokens again, or asks what only the right model knows, as often as the scenario says. A count by the
@@ -98,6 +100,7 @@ impl Consumer {
             });
             self.records
                 .note(attempt.account, RecordEvent::Misbehaved, scene.now_ms());
+            self.history.lied(attempt.provider, scene.now_us());
         }
     }
 
@@ -137,6 +140,7 @@ impl Consumer {
                 scene.tally.misbehaved += 1;
                 asked.attempts += 1;
                 self.records.note(account, RecordEvent::Misbehaved, now_ms);
+                self.history.lied(attempt.provider, scene.now_us());
             }
             // Told to stop: the other one of a pair was faster, or the program has left.
             ConsumerFailure::Cancelled => {}
@@ -149,6 +153,8 @@ impl Consumer {
                     asked.failed.insert(account);
                 }
                 self.records.note(account, RecordEvent::Failed, now_ms);
+                self.history
+                    .broke(attempt.provider, attempt.sent_us, scene.now_us());
             }
         }
         let Some(asked) = self.jobs.get_mut(&job) else {
@@ -190,7 +196,7 @@ impl Consumer {
         };
         let took_ms = (scene.now_us() - asked.asked_us) / 1_000;
         self.served += 1;
-        self.failures = 0;
+        self.history.served(asked.request.model);
         scene.tally.served += 1;
         scene.tally.answer_ms.add(took_ms);
         scene.trace(SERVED, job.0);
@@ -202,11 +208,9 @@ impl Consumer {
     /// The program is told why there is no answer.
     pub(super) fn end_unserved(&mut self, job: JobId, why: Unserved, scene: &mut Scene<'_, '_>) {
         if let Some(asked) = self.jobs.remove(&job) {
-            if self.failures == 0 {
-                self.failing_since_us = asked.asked_us;
+            if asked.got == 0 && asked.live.is_empty() {
+                self.history.unserved(failed(&asked, None, scene.now_us()));
             }
-            self.failures += 1;
-            self.failed_model = Some(asked.request.model);
             scene.tally.unserved(why);
             scene.trace(UNSERVED, job.0);
             scene.tell(Some(job), || {
@@ -220,12 +224,33 @@ impl Consumer {
         let Some(asked) = self.jobs.get(&job) else {
             return Ok(());
         };
+        let now_us = scene.now_us();
+        if let [attempt] = asked.live.as_slice()
+            && attempt.session.is_some()
+            && attempt.sent_us - asked.asked_us < (now_us - asked.asked_us) / 2
+        {
+            self.history
+                .unserved(failed(asked, Some(attempt.provider), now_us));
+        }
         let streams: Vec<StreamId> = asked.live.iter().map(|attempt| attempt.stream).collect();
         for stream in streams {
             self.session_event(stream, ConsumerEvent::Reject, scene)?;
         }
         self.end_unserved(job, Unserved::TooLate, scene);
         Ok(())
+    }
+}
+
+/// What a program is told of now, and who had it for long.
+fn failed(asked: &Job, held_by: Option<NodeId>, ended_us: u64) -> FailedJob {
+    FailedJob {
+        model: asked.request.model,
+        asked_us: asked.asked_us,
+        ended_us,
+        input_tokens: asked.request.input_tokens,
+        output_tokens: asked.request.output_tokens,
+        cost_max: asked.cost_max,
+        held_by,
     }
 }
 

@@ -126,8 +126,10 @@ impl Provider {
             output_tokens: 0,
             arrives_us: 0,
             looks_at_ms: 0,
+            came_us: scene.now_us(),
         };
         self.jobs.insert(stream, job);
+        self.note_whether_full(scene);
         scene.tell(Some(stream.job()), || {
             format!("It takes the job; {position} wait before it.")
         });
@@ -235,6 +237,7 @@ impl Provider {
                     self.stop_engine(stream, scene);
                     // What was reserved is free for the others.
                     self.wake_others(stream, events);
+                    self.note_whether_full(scene);
                     if let Some(mut job) = self.jobs.remove(&stream) {
                         let closed = Message::StreamClosed { stream };
                         scene.send_after(stream.consumer(), closed, &mut job.arrives_us);

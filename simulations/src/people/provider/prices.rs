@@ -38,7 +38,11 @@ impl Provider {
                 own: offered.price.unwrap_or(offered.usual),
                 floor: floor_per_million(config.device, model, whole(config.power_price.get())),
             };
+            let before = offered.price;
             offered.price = strategy.price(&view);
+            if offered.price > before {
+                self.unable_us = now_us;
+            }
             offered.usual = offered.price.unwrap_or(offered.usual);
         }
     }
