@@ -28,4 +28,5 @@ pub mod readings;
 pub mod score;
 pub mod selftest;
 pub mod session;
+pub mod upkeep;
 pub mod visibility;

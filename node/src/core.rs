@@ -4,7 +4,6 @@
 pub mod admission;
 pub mod catalogue;
 pub mod earnings;
-pub mod hardware_plan;
 pub mod known_tickets;
 pub mod listing_plan;
 pub mod metering;

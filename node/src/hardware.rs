@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gristmill_benchmark::upkeep::{AttemptEnd, DeviceKey, Duty, HardwarePlan, HardwareStep, Standing, duty};
 use gristmill_protocol::hardware::{HardwareCertificate, HardwareStatus, RenewalAnswer};
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::jws::TokenError;
@@ -16,7 +17,6 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::hardware_plan::{AttemptEnd, DeviceKey, Duty, HardwarePlan, HardwareStep, Standing, duty};
 use crate::known_coordinator::KnownCoordinator;
 use crate::slots::{Lent, Slots};
 

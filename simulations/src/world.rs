@@ -9,6 +9,7 @@ pub mod catalogue;
 pub mod config;
 pub mod event;
 mod figures;
+pub mod hardware_tally;
 pub(crate) mod kept;
 pub mod links;
 pub mod node;

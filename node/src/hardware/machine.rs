@@ -11,6 +11,7 @@ use gristmill_benchmark::prover::{
     Again, Budget, ClaimPercent, Control, Gate, Progress, Prover, ProverError, ShowError, StopToken,
     show_within_attempts,
 };
+use gristmill_benchmark::upkeep::DeviceKey;
 use gristmill_protocol::hardware::{
     ChallengeRequest, HardwareDigest, HardwareKind, HardwareStatus, RenewalAnswer,
 };
@@ -20,7 +21,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Activity, HardwareError, HardwareState, Phase, Showing};
-use crate::core::hardware_plan::DeviceKey;
 use crate::settings::HardwareSettings;
 use crate::slots::{Lent, Slots};
 

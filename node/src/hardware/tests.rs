@@ -4,9 +4,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::*;
-use crate::core::hardware_plan::tests::certificate;
-use gristmill_protocol::hardware::{DeviceStatus, HardwareKind};
+use gristmill_protocol::hardware::{
+    CERTIFICATE_LIFE_SECONDS, CertifiedDevice, DeviceStatus, HardwareDigest, HardwareKind, METHOD, Precision,
+    Throughput,
+};
 use gristmill_protocol::identity::Keypair;
+use gristmill_protocol::ids::ChallengeId;
+use gristmill_protocol::jws::Audience;
 use rand::SeedableRng as _;
 use tokio::task::JoinHandle;
 
@@ -19,6 +23,36 @@ fn coordinator_key() -> Keypair {
 
 fn account() -> AccountId {
     Keypair::from_secret(&[2; 32]).account()
+}
+
+/// A certificate of a processor, by a coordinator about an account.
+fn certificate(issuer: &Keypair, about: AccountId, index: u32, issued_at_ms: u64) -> HardwareCertificate {
+    let iat = issued_at_ms / 1_000;
+    HardwareCertificate {
+        iss: issuer.account(),
+        sub: about,
+        aud: Audience::One(issuer.account()),
+        jti: ChallengeId::from_bytes([7; 16]),
+        iat,
+        exp: iat + CERTIFICATE_LIFE_SECONDS,
+        shown_at: iat,
+        method: METHOD.into(),
+        device: CertifiedDevice {
+            kind: HardwareKind::Cpu,
+            index,
+            name: "A processor".into(),
+            vendor: String::new(),
+            uuid: None,
+        },
+        memory_bytes: 1 << 30,
+        throughput: vec![Throughput {
+            precision: Precision::F32,
+            multiply_adds_per_second: 1_000_000_000,
+        }],
+        score: 10,
+        fingerprint: HardwareDigest::from_bytes([9; 32]),
+        fingerprint_changed: false,
+    }
 }
 
 /// What the devices and the coordinator do.

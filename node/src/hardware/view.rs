@@ -1,11 +1,11 @@
 //! What is known of the hardware, for listings and for the owner.
 
+use gristmill_benchmark::upkeep::Standing;
 use gristmill_protocol::hardware::HardwareCertificate;
 use gristmill_protocol::listing::CERTIFICATES_MAX;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::core::hardware_plan::Standing;
 use crate::settings::HardwareSettings;
 
 /// How the hardware of a node stands.

@@ -45,9 +45,9 @@ pub trait ProviderConduct {
         own
     }
 
-    /// Whether the device that it lists is the one that it has now.
-    fn has_what_it_claims(&self, _now_us: u64) -> bool {
-        true
+    /// For how many seconds it rents what it claims, to be challenged with it, where it did so this many times before.
+    fn rents_for_s(&self, _times_before: u32) -> u64 {
+        0
     }
 
     /// The model that answers, where its listing promises another one.
@@ -130,10 +130,13 @@ pub struct Defences {
     /// The share of requests that are questions with known answers, asked to see which model answers.
     #[serde(deserialize_with = "share")]
     pub spot_check_rate: f64,
-    /// Whether only providers with a certificate of their hardware are asked.
-    pub only_verified: bool,
-    /// The longest time between two proofs of hardware, in seconds; the shipped rule is 18 hours.
-    pub challenge_every_s: u64,
+    /// The share of consumers who ask only providers with a certificate of their hardware.
+    #[serde(deserialize_with = "share")]
+    pub only_verified: f64,
+    /// How many times a day at least a device that was shown is challenged again, at random times; 0: never. As shipped it is
+    /// within 18 hours. Where this is not written nobody is challenged, and nobody has a certificate.
+    #[serde(deserialize_with = "rate")]
+    pub challenges_per_day: Option<f64>,
     /// What an account is given at its opening.
     pub starter_grant: Credits,
     /// Most that all starter grants of a day come to.
@@ -153,14 +156,28 @@ fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     }
 }
 
+/// Most challenges of a device in a day: the shipped coordinator challenges nobody twice in ten minutes.
+const CHALLENGES_PER_DAY_MAX: f64 = 144.0;
+
+/// How often in a day.
+fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let per_day = f64::deserialize(deserializer)?;
+    match (0.0..=CHALLENGES_PER_DAY_MAX).contains(&per_day) {
+        true => Ok(Some(per_day)),
+        false => Err(D::Error::custom(format!(
+            "{per_day} is out of bounds; it must be from 0 to {CHALLENGES_PER_DAY_MAX}"
+        ))),
+    }
+}
+
 impl Default for Defences {
     fn default() -> Self {
         Self {
             audit_rate: 0.0,
             audit_tolerance_percent: 5,
             spot_check_rate: 0.0,
-            only_verified: false,
-            challenge_every_s: 18 * 3_600,
+            only_verified: 0.0,
+            challenges_per_day: None,
             starter_grant: Credits::ZERO,
             starter_daily_budget: Credits::ZERO,
             grants_per_address: None,
@@ -210,7 +227,12 @@ mod tests {
             (defences.audit_rate, defences.starter_grant),
             (0.25, Credits::micro(1_000_000))
         );
-        for wrong in ["audit_rate = 1.5", "spot_check_rate = -0.1", "audit_rates = 0.1"] {
+        for wrong in [
+            "audit_rate = 1.5",
+            "spot_check_rate = -0.1",
+            "audit_rates = 0.1",
+            "challenges_per_day = -1.0",
+        ] {
             assert!(toml::from_str::<Defences>(wrong).is_err(), "{wrong}");
         }
         let mut random = Random::of_purpose(7, "audits", 0);

@@ -14,6 +14,7 @@ use gristmill_protocol::coordinator_api::OpenChannelRequest;
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::ids::ChannelId;
+use gristmill_protocol::log::checkpoint::LogKeys;
 use gristmill_protocol::routing::hedge::HedgePlan;
 use gristmill_protocol::routing::records::ProviderRecords;
 use gristmill_protocol::routing::retry::RetryPlan;
@@ -61,6 +62,8 @@ pub(crate) struct Consumer {
     /// What questions with known answers have shown of each provider.
     evidence: BTreeMap<AccountId, Evidence>,
     accounts_asked: u32,
+    /// Whether it asks only providers with a certificate of their hardware.
+    only_verified: bool,
     /// What it has lived through.
     pub(crate) history: History,
 }
@@ -150,7 +153,16 @@ impl Consumer {
             bounds: ConsumerBounds::default(),
             evidence: BTreeMap::new(),
             accounts_asked: 0,
+            only_verified: false,
             history: History::default(),
+        }
+    }
+
+    /// It believes the certificates that these keys sign, and wants perhaps nothing else. Before it has heard anything.
+    pub(crate) fn believes(&mut self, keys: LogKeys, only_verified: bool) {
+        self.only_verified = only_verified;
+        if let Some(board) = self.board.awake_mut() {
+            board.trust(keys, 0);
         }
     }
 

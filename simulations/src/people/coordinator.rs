@@ -23,9 +23,11 @@ use serde::{Deserialize, Serialize};
 use crate::checkers::Place;
 use crate::checkers::conservation::Conservation;
 use crate::engine::{Breach, NodeId};
+use crate::people::hardware::{Call as ProverCallId, Desk};
 use crate::world::event::{Envelope, Message, Timer};
 use crate::world::scene::Scene;
 
+mod challenges;
 mod written_book;
 
 /// Channels that one sweep ends at most.
@@ -67,6 +69,10 @@ pub(crate) struct Coordinator {
     second_book: Conservation,
     /// How many starter grants each address had, on which day.
     granted: BTreeMap<NodeId, (u64, u32)>,
+    /// Where hardware is shown; none where nobody is challenged.
+    pub(crate) desk: Option<Desk>,
+    /// When something is due for a challenge, Unix milliseconds.
+    desk_wakes_ms: u64,
 }
 
 impl Coordinator {
@@ -117,6 +123,10 @@ impl Coordinator {
             Message::AskStarter { account } => Asked::Starter(account),
             Message::OpenChannel(request) => Asked::Open(request),
             Message::HandIn { vouchers } => Asked::HandIn(vouchers),
+            Message::ToDesk { number, call, .. } => {
+                let node = envelope.from;
+                return self.hear_prover(ProverCallId { node, number }, call, scene);
+            }
             _ => return,
         };
         if self.waiting.len() >= WAITING_MAX {
@@ -158,6 +168,10 @@ impl Coordinator {
     pub(crate) fn timer(&mut self, timer: Timer, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
         match timer {
             Timer::Synced => self.synced(scene),
+            Timer::Desk => {
+                self.challenges_wake(scene);
+                Ok(())
+            }
             Timer::Sweep => {
                 let every_us = scene.world.config.coordinator.sweep_every_s.get() * 1_000_000;
                 scene.after(every_us, Timer::Sweep);
@@ -358,6 +372,7 @@ impl Coordinator {
         };
         let downtime_ms = scene.now_ms().saturating_sub(since_ms);
         let _ = self.post(Entry::Started(Started { downtime_ms }), scene)?;
+        self.challenges_begin_anew(scene);
         scene.tell(None, || {
             format!("The coordinator is back after {} s.", downtime_ms / 1_000)
         });

@@ -10,11 +10,15 @@
 mod desk;
 mod prover;
 
-use gristmill_protocol::hardware::{HardwareClaim, HardwareDigest, HardwareKind, Precision, Throughput};
+use gristmill_protocol::hardware::{
+    HardwareCertificate, HardwareClaim, HardwareDigest, HardwareKind, HardwareStatus, Precision, Throughput,
+};
 use gristmill_protocol::identity::AccountId;
+use gristmill_protocol::listing::Listing;
+use gristmill_protocol::log::checkpoint::LogKeys;
 use serde::{Deserialize, Serialize};
 
-pub use desk::{Desk, DeskConfig, Outcome, Told};
+pub use desk::{Call, Desk, DeskConfig, Outcome, Told};
 pub use prover::{Prover, Work};
 
 use super::devices::{DeviceClass, DeviceFigures};
@@ -31,6 +35,8 @@ const LISTED_BYTES: u32 = 67;
 /// What a provider says to the coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProverCall {
+    /// Asks how the devices of its account stand.
+    Status(AccountId),
     /// Asks for a challenge.
     Open {
         /// Who asks.
@@ -78,6 +84,8 @@ pub enum DeskAnswer {
     Stage {
         /// Which.
         stage: u32,
+        /// How many rounds it has, each of which is committed to.
+        rounds: u32,
         /// In which precision.
         precision: Precision,
         /// How much it is to compute.
@@ -100,9 +108,11 @@ pub enum DeskAnswer {
     },
     /// Send [`ProverCall::Proof`].
     Open,
+    /// How the devices stand.
+    Standing(HardwareStatus),
     /// Here is the certificate, as a token.
     Certified(String),
-    /// There is none, and why: the shipped machine's own code for programs.
+    /// There is none, and why: the shipped machine's own code for programs, or why nothing was begun.
     Refused(String),
     /// The hardware has to be shown again.
     ChallengeRequired,
@@ -127,9 +137,23 @@ impl DeskAnswer {
     pub const fn bytes(&self) -> u32 {
         match self {
             Self::Open => CALL_BYTES + 542 * LISTED_BYTES,
+            // The token of a certificate.
+            Self::Standing(_) | Self::Certified(_) => CALL_BYTES + 900,
             _ => CALL_BYTES,
         }
     }
+}
+
+/// Whether a listing holds a certificate of its provider's hardware, by this coordinator, that has not expired: found anew from
+/// the tokens, to hold against what a board found.
+#[must_use]
+pub fn is_certified(listing: &Listing, coordinator: AccountId, now_ms: u64) -> bool {
+    let keys = LogKeys::new(coordinator);
+    listing.certificates.iter().any(|token| {
+        HardwareCertificate::open(token, &keys, now_ms).is_ok_and(|certificate| {
+            certificate.sub == listing.provider && now_ms < certificate.exp.saturating_mul(1_000)
+        })
+    })
 }
 
 /// The multiply-adds per second that a device reaches in a precision.

@@ -125,7 +125,7 @@ mod tests {
         [
             conduct.metered_tokens(100) != 100,
             conduct.claimed_device(own) != own,
-            !conduct.has_what_it_claims(0),
+            conduct.rents_for_s(0) > 0,
             conduct.serves_model(ModelSize::Large) != ModelSize::Large,
             conduct.answers_challenge(own) != ProofPlay::ComputesAll,
             conduct.delivers(100).is_some(),

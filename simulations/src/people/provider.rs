@@ -6,6 +6,7 @@ mod jobs;
 mod listings;
 mod money;
 mod prices;
+mod showing;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -33,6 +34,7 @@ use crate::world::kept::Kept;
 use crate::world::scene::Scene;
 
 use self::engine::Engine;
+use self::showing::Showing;
 
 /// A provider.
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,6 +66,8 @@ pub(crate) struct Provider {
     looks_us: u64,
     /// When vouchers are handed in next, in microseconds.
     hands_in_us: u64,
+    /// How its hardware stands with the coordinator.
+    pub(crate) showing: Showing,
     /// Everything that the coordinator has paid, before fees, in microcredits.
     pub(crate) settled: u64,
     /// What it delivered in all, in microcredits.
@@ -168,6 +172,7 @@ impl Provider {
             renews_us: 0,
             looks_us: 0,
             hands_in_us: 0,
+            showing: Showing::default(),
             settled: 0,
             delivered: 0,
             busy_us: 0,
@@ -224,6 +229,7 @@ impl Provider {
             Message::ToProvider { stream, frame } => self.frame(stream, from, frame, scene)?,
             Message::StreamClosed { stream } => self.stream_closed(stream, scene)?,
             Message::Settled { paid } => self.paid(paid),
+            Message::FromDesk { number, answer } => self.hear_desk(number, answer, scene)?,
             _ => {}
         }
         Ok(())
@@ -236,6 +242,9 @@ impl Provider {
             Timer::ProviderDeadline(stream) => self.deadline(stream, scene)?,
             Timer::Persist => self.persist(scene),
             Timer::HandIn => self.hand_in(scene),
+            Timer::Hardware => self.look_at_hardware(scene),
+            Timer::Worked(number) => self.device_is_done(number, scene),
+            Timer::Unanswered(number) => self.desk_is_late(number, scene),
             _ => {}
         }
         Ok(())
@@ -267,6 +276,7 @@ impl Provider {
         }
         self.queue.clear();
         self.running = 0;
+        self.showing.forget();
         let place = scene.place();
         for (id, channel) in &mut self.channels {
             let promised = channel.account.vouchered().microcredits();
@@ -295,6 +305,7 @@ impl Provider {
         self.unable_us = scene.now_us();
         self.look_at_listing(scene)?;
         self.begin_hand_ins(scene);
+        self.look_at_hardware(scene);
         Ok(())
     }
 

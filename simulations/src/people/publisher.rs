@@ -30,7 +30,7 @@ impl Publisher {
             .collect();
         let price = Price::per_million_tokens(Credits::micro(100_000), Credits::micro(400_000));
         let offered: Vec<_> = names.iter().map(|name| (name.as_str(), price.clone())).collect();
-        let listing = listing(scene, &offered, (4, 4), TTL_MS);
+        let listing = listing(scene, &offered, (4, 4), TTL_MS, &[]);
         publish(scene, sequence, listing)?;
         let jitter_us = scene.random().below(1_000_000);
         scene.after(every_us + jitter_us, Timer::Listing);
@@ -44,6 +44,7 @@ pub(super) fn listing(
     offers: &[(&str, Price)],
     (slots, free_slots): (u16, u16),
     ttl_ms: u64,
+    certificates: &[String],
 ) -> Listing {
     let offer = |(model, price): &(&str, Price)| Offer {
         kind: JobKind::ChatCompletions,
@@ -70,7 +71,7 @@ pub(super) fn listing(
         offers: offers.iter().map(offer).collect(),
         slots,
         free_slots,
-        certificates: vec![],
+        certificates: certificates.to_vec(),
     }
 }
 

@@ -22,6 +22,7 @@ scenarios![
     "partition",
     "home-churn",
     "sybils",
+    "fake-gpus",
     "token-inflation",
     "starter-farming",
     "non-paying",

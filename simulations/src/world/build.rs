@@ -1,6 +1,7 @@
 //! A market before its first event: nodes, endowments, and what is to happen first.
 
 use gristmill_protocol::board::Board;
+use gristmill_protocol::log::checkpoint::LogKeys;
 
 use super::config::{Boards, FaultKind, MarketConfig};
 use super::event::{Event, Timer};
@@ -16,6 +17,7 @@ use crate::gossip::Peer;
 use crate::network::Churn;
 use crate::people::consumer::Consumer;
 use crate::people::coordinator::{self, Coordinator};
+use crate::people::hardware::{Desk, DeskConfig};
 use crate::people::provider::Provider;
 use crate::people::publisher::Publisher;
 
@@ -66,7 +68,7 @@ fn role(world: &MarketWorld, node: NodeId) -> Option<Role> {
             let config = world.config.providers.get(group)?;
             Some(Role::Provider(Provider::new(number(group), config)))
         }
-        Part::Consumer(group) => Some(Role::Consumer(Consumer::new(number(group)))),
+        Part::Consumer(group) => Some(Role::Consumer(consumer(world, node, number(group)))),
         Part::Publisher => Some(Role::Publisher(Publisher::default())),
         Part::Bystander => (world.config.boards == Boards::Everyone).then(|| {
             Role::Reader(Reader {
@@ -77,8 +79,23 @@ fn role(world: &MarketWorld, node: NodeId) -> Option<Role> {
     }
 }
 
+/// A consumer believes the coordinator's certificates, where there are any; some want nothing else.
+fn consumer(world: &MarketWorld, node: NodeId, group: u16) -> Consumer {
+    let mut consumer = Consumer::new(group);
+    let defences = &world.config.defences;
+    if defences.challenges_per_day.is_some() {
+        let mut random = Random::of_purpose(world.seed, "only verified", u64::from(node));
+        let keys = LogKeys::new(world.coordinator_account());
+        consumer.believes(keys, random.chance(defences.only_verified));
+    }
+    consumer
+}
+
 fn coordinator(world: &MarketWorld) -> Coordinator {
     let mut coordinator = Coordinator::default();
+    let challenges_per_day = world.config.defences.challenges_per_day;
+    coordinator.desk =
+        challenges_per_day.map(|per_day| Desk::new(DeskConfig::of_challenges_per_day(per_day), world.seed));
     for node in world.roster.consumers() {
         if let Part::Consumer(group) = world.roster.part(node)
             && let Some(config) = world.config.consumers.get(group)

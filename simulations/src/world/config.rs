@@ -300,24 +300,30 @@ impl ProviderGroup {
             .map_or(u64::from(self.device.figures().slots), Bounded::get)
     }
 
-    /// Microseconds for reading a prompt.
+    /// Microseconds for reading a prompt with the device that it has now.
     #[must_use]
-    pub fn reading_us(&self, model: ModelSize, tokens: u32) -> u64 {
+    pub fn reading_us(&self, device: DeviceClass, model: ModelSize, tokens: u32) -> u64 {
         let tokens = u64::from(tokens);
         self.input_tokens_per_s.map_or_else(
-            || self.device.input_us(model, tokens),
+            || device.input_us(model, tokens),
             |speed| tokens * 1_000_000 / speed.get(),
         )
     }
 
-    /// Microseconds for writing so many tokens.
+    /// Microseconds for writing so many tokens with the device that it has now.
     #[must_use]
-    pub fn writing_us(&self, model: ModelSize, tokens: u32) -> u64 {
+    pub fn writing_us(&self, device: DeviceClass, model: ModelSize, tokens: u32) -> u64 {
         let tokens = u64::from(tokens);
         self.output_tokens_per_s.map_or_else(
-            || self.device.output_token_us(model) * tokens,
+            || device.output_token_us(model) * tokens,
             |speed| tokens * 1_000_000 / speed.get(),
         )
+    }
+
+    /// The device that it says it has.
+    #[must_use]
+    pub fn claimed_device(&self) -> DeviceClass {
+        self.conduct().claimed_device(self.device)
     }
 
     /// How it behaves.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::NodeId;
 use crate::gossip::{self, Ids, Link, MessageId, Payload};
+use crate::people::hardware::{DeskAnswer, ProverCall};
 use gristmill_protocol::codec::canonical;
 
 /// What can happen to a node.
@@ -191,6 +192,14 @@ pub enum Timer {
     Synced,
     /// The coordinator ends channels whose time is over.
     Sweep,
+    /// A challenge of the coordinator may be due for something.
+    Desk,
+    /// A provider looks after the certificate of its hardware.
+    Hardware,
+    /// A device is done with what a call of its proof takes.
+    Worked(u32),
+    /// The coordinator may not have answered a call of a proof.
+    Unanswered(u32),
     /// The node goes offline: without a word, or taking leave.
     Down {
         /// Whether it crashes.
@@ -250,6 +259,22 @@ pub enum Message {
         /// In the order of the hand-in; nothing where a voucher was refused.
         paid: Vec<(ChannelId, Option<Credits>)>,
     },
+    /// A provider calls about its hardware.
+    ToDesk {
+        /// Its count of such calls.
+        number: u32,
+        /// How many roots of a commitment are in it.
+        roots: u32,
+        /// What it says.
+        call: ProverCall,
+    },
+    /// The answer.
+    FromDesk {
+        /// Which call it is to.
+        number: u32,
+        /// What it says.
+        answer: DeskAnswer,
+    },
     /// From a consumer, on a job stream.
     ToProvider {
         /// Which stream.
@@ -294,6 +319,8 @@ impl Message {
                         .sum::<usize>()
             }
             Self::Settled { paid } => CALL_BYTES + 60 * paid.len(),
+            Self::ToDesk { roots, call, .. } => call.bytes(*roots) as usize,
+            Self::FromDesk { answer, .. } => answer.bytes() as usize,
             Self::ToProvider { frame, .. } => codec::encode(frame).len(),
             Self::ToConsumer { frame, .. } => codec::encode(frame).len(),
             Self::StreamClosed { .. } => PACKET_BYTES,

@@ -1,5 +1,7 @@
 //! What a run has shown, for results: figures by name, time series and distributions.
 
+mod hardware;
+
 use std::collections::BTreeMap;
 
 use super::MarketWorld;
@@ -52,6 +54,8 @@ pub fn figures(simulation: &mut Simulation<MarketWorld>) -> Figures {
     figures.of_jobs(&tally);
     figures.of_gossip(&tally, &shards);
     figures.of_money(world, &shards, &tally);
+    figures.of_earnings(world, &shards);
+    figures.of_hardware(world, &shards, &tally, now_us);
     figures.of_memory(&shards);
     figures.of_time(&world.surveyed.points);
     figures.set("duration_s", number(now_us) / 1e6);

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::hardware_tally::HardwareTally;
+
 /// Why a request was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Unserved {
@@ -198,6 +200,8 @@ pub struct Tally {
     pub lies_found: u64,
     /// Output tokens that were claimed and not there, in what was paid.
     pub inflated_tokens: u64,
+    /// Challenges of hardware.
+    pub hardware: HardwareTally,
     /// Bytes of gossip of nodes before they went offline.
     pub past_gossip_bytes: u64,
 }
@@ -210,6 +214,7 @@ impl Tally {
 
     /// Adds what another shard counted.
     pub fn merge(&mut self, other: &Self) {
+        self.hardware.merge(&other.hardware);
         for (why, count) in &other.unserved {
             *self.unserved.entry(*why).or_insert(0) += count;
         }

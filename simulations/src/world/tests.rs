@@ -1,5 +1,7 @@
 use std::sync::atomic::AtomicBool;
 
+mod hardware;
+
 use super::*;
 use crate::engine::{Ended, Limits, Simulation, Stop};
 

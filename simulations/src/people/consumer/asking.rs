@@ -98,6 +98,7 @@ impl Consumer {
         let capabilities = BTreeMap::new();
         let constraints = Constraints {
             max_price_per_million: (config.max_price.get() > 0).then(|| amount(config.max_price.get())),
+            only_verified: self.only_verified,
             ..Constraints::default()
         };
         let prefix = PrefixDigests::default();

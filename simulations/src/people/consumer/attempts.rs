@@ -13,6 +13,7 @@ use super::{Attempt, Consumer};
 use crate::checkers::forwarding::{self, Passed};
 use crate::engine::{Breach, NodeId};
 use crate::people::coordinator::amount;
+use crate::people::hardware::is_certified;
 use crate::people::job_text;
 use crate::world::event::{JobId, Message, StreamId, Timer};
 use crate::world::kept::Kept;
@@ -256,7 +257,14 @@ impl Consumer {
             ttl_ms: listing.ttl_ms,
             is_valid: true,
         };
-        forwarding::chosen(&passed, now_ms, scene.place())
+        forwarding::chosen(&passed, now_ms, scene.place())?;
+        let coordinator = scene.world.coordinator_account();
+        if self.only_verified && !is_certified(listing, coordinator, now_ms) {
+            let message =
+                format!("node {provider} was asked for verified hardware and has no certificate that holds");
+            return Err(scene.breach("certificates", message));
+        }
+        Ok(())
     }
 
     /// While a job runs, no more is owed for it than the provider's window leaves room for.

@@ -16,10 +16,12 @@ const PREPARE_US: u64 = 2_000_000;
 const LONGER_PER_MILLE: u64 = 30;
 
 /// A call and how long the device works before it can be sent, in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
     /// How long.
     pub takes_us: u64,
+    /// How many roots are in the call.
+    pub roots: u32,
     /// What is said then.
     pub call: ProverCall,
 }
@@ -45,17 +47,26 @@ impl Prover {
 
     /// What it does because of an answer; none: nothing more.
     pub fn hear(&mut self, answer: &DeskAnswer, random: &mut Random) -> Option<Work> {
-        let at_once = |call| Some(Work { takes_us: 0, call });
+        let at_once = |call| {
+            let (takes_us, roots) = (0, 0);
+            Some(Work {
+                takes_us,
+                roots,
+                call,
+            })
+        };
         match *answer {
             DeskAnswer::Echo => at_once(ProverCall::Echo),
             DeskAnswer::Prepare => Some(Work {
                 takes_us: PREPARE_US,
+                roots: 0,
                 call: ProverCall::Ready,
             }),
             DeskAnswer::Wait => at_once(ProverCall::Wait),
             DeskAnswer::Stage { .. } | DeskAnswer::Residency { .. } if self.play == ProofPlay::Silent => None,
             DeskAnswer::Stage {
                 stage,
+                rounds,
                 precision,
                 multiply_adds,
                 ..
@@ -63,6 +74,7 @@ impl Prover {
                 let done = multiply_adds / 100 * u64::from(100 - self.skips());
                 Some(Work {
                     takes_us: self.computes_us(done, precision, random),
+                    roots: rounds,
                     call: ProverCall::Stage(stage),
                 })
             }
@@ -74,10 +86,14 @@ impl Prover {
                 ..
             } => Some(Work {
                 takes_us: self.folds_us(results, precision, (result_bytes, result_multiply_adds), random),
+                roots: results,
                 call: ProverCall::Residency,
             }),
             DeskAnswer::Open => at_once(ProverCall::Proof(self.truth)),
-            DeskAnswer::Certified(_) | DeskAnswer::Refused(_) | DeskAnswer::ChallengeRequired => None,
+            DeskAnswer::Standing(_)
+            | DeskAnswer::Certified(_)
+            | DeskAnswer::Refused(_)
+            | DeskAnswer::ChallengeRequired => None,
         }
     }
 

@@ -121,7 +121,10 @@ impl Room {
                 (self.desk, _) = bincode::serde::decode_from_slice(&bytes, config).unwrap();
             }
             let told = match arrival {
-                Arrival::AtDesk(node, call) => self.desk.hear(&self.coordinator, node, call, self.now_ms),
+                Arrival::AtDesk(node, call) => {
+                    let caller = Call { node, number: 0 };
+                    self.desk.hear(&self.coordinator, caller, call, self.now_ms)
+                }
                 Arrival::Tick => self.desk.tick(&self.coordinator, self.now_ms),
                 Arrival::Renewal(node) => {
                     let call = match self.certified_until_ms[node as usize] > self.now_ms {
@@ -159,7 +162,7 @@ impl Room {
     fn follow(&mut self, told: Vec<Told>) {
         for told in told {
             match told {
-                Told::Answer(node, answer) => self.at(40, Arrival::AtProver(node, answer)),
+                Told::Answer(call, answer) => self.at(40, Arrival::AtProver(call.node, answer)),
                 Told::Over(node, outcome) => self.outcomes.push((node, self.now_ms, outcome)),
             }
         }
@@ -238,6 +241,7 @@ fn a_gpu_that_is_none_gets_no_certificate() {
                 claims,
                 skips_percent,
                 rents_for_s: 0,
+                rents_times: 1,
             };
             Player::liar(DeviceClass::Processor, &liar, 0x0a00_0000 + address)
         })
@@ -270,6 +274,7 @@ fn what_is_left_out_is_found_as_often_as_the_formula_says() {
         claims: DeviceClass::M3Max,
         skips_percent: 1,
         rents_for_s: 0,
+        rents_times: 1,
     };
     let players = (1..=40)
         .map(|address| Player::liar(DeviceClass::M2Ultra, &liar, 0x0a00_0000 + address))
@@ -346,6 +351,7 @@ fn a_desk_that_is_written_down_and_read_again_goes_on_as_it_was() {
                     claims: DeviceClass::H100,
                     skips_percent: 80,
                     rents_for_s: 0,
+                    rents_times: 1,
                 },
                 2,
             ),

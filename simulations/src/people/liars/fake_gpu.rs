@@ -1,6 +1,7 @@
 //! Lists a device that it does not have. Seen at io.net in 2024: 1.8 million listed GPUs that were none.
 //!
-//! It may rent one for an hour to be certified with it: nothing can tell whose device answered.
+//! It may rent one for an hour to be certified with it, once or whenever it is challenged: nothing can tell whose device
+//! answered.
 //!
 //! Gains: jobs of consumers who pay for speed. Against it: proofs of hardware, certificates, and consumers who ask only
 //! verified providers; challenges that come again; consumers' own records of how fast somebody is.
@@ -19,9 +20,16 @@ pub struct FakeGpu {
     /// How many percent of a proof's work it leaves out, to be quicker than it is.
     #[serde(default)]
     pub skips_percent: u32,
-    /// For how many seconds from the beginning it rents what it claims, to be certified with it.
+    /// For how many seconds it rents what it claims, to be certified with it.
     #[serde(default)]
     pub rents_for_s: u64,
+    /// How many times it does so: once to begin with, or again whenever it is challenged.
+    #[serde(default = "once")]
+    pub rents_times: u32,
+}
+
+const fn once() -> u32 {
+    1
 }
 
 impl ProviderConduct for FakeGpu {
@@ -29,8 +37,11 @@ impl ProviderConduct for FakeGpu {
         self.claims
     }
 
-    fn has_what_it_claims(&self, now_us: u64) -> bool {
-        now_us / 1_000_000 < self.rents_for_s
+    fn rents_for_s(&self, times_before: u32) -> u64 {
+        match times_before < self.rents_times {
+            true => self.rents_for_s,
+            false => 0,
+        }
     }
 
     fn answers_challenge(&self, _claimed: DeviceClass) -> ProofPlay {

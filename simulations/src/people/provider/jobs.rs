@@ -39,7 +39,10 @@ impl Provider {
                     return Ok(());
                 }
                 return match self.admit(stream, from, &open, scene) {
-                    Ok(()) => self.look_at_listing(scene),
+                    Ok(()) => {
+                        self.jobs_changed(scene);
+                        self.look_at_listing(scene)
+                    }
                     Err(refused) => {
                         scene.tell(Some(stream.job()), || format!("It refuses: {}.", refused.reason));
                         let frame = ProviderFrame::Refused(refused);
@@ -244,6 +247,7 @@ impl Provider {
                     }
                     scene.trace(ENDED, outcome.cost.microcredits());
                     scene.tell(Some(stream.job()), || ended_words(outcome.reason).to_owned());
+                    self.jobs_changed(scene);
                     self.look_at_listing(scene)?;
                 }
             }

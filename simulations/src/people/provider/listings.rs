@@ -27,7 +27,8 @@ impl Provider {
         let (now_us, has_free) = (scene.now_us(), self.free_slots(scene) > 0);
         let is_first = self.published == 0;
         let may_from_us = self.said_us + LISTING_INTERVAL_MIN_MS * 1_000;
-        let changed = is_first || has_free != self.said_free;
+        let has_news = has_free != self.said_free || self.showing.has_news();
+        let changed = is_first || has_news;
         let is_due = changed || now_us >= self.renews_us;
         if is_due && (is_first || now_us >= may_from_us) {
             let every_us = self.config(scene).publish_every_s.get() * 1_000_000;
@@ -42,11 +43,8 @@ impl Provider {
             self.set_prices(scene);
             self.say(TTL_MS.max(every_us / 1_000 + RENEWED_BEFORE_MS), scene)?;
         }
-        let next_us = if has_free == self.said_free {
-            self.renews_us
-        } else {
-            may_from_us
-        };
+        let is_said = has_free == self.said_free && !self.showing.has_news();
+        let next_us = if is_said { self.renews_us } else { may_from_us };
         let is_planned = self.looks_us > now_us && self.looks_us <= next_us;
         if !is_planned {
             self.looks_us = next_us.max(now_us + 1);
@@ -75,7 +73,7 @@ impl Provider {
         let offers: Vec<_> = offered.collect();
         // Who offers nothing now takes leave.
         let ttl_ms = if offers.is_empty() { 0 } else { ttl_ms };
-        let listing = publisher::listing(scene, &offers, slots, ttl_ms);
+        let listing = publisher::listing(scene, &offers, slots, ttl_ms, self.showing.say());
         self.said_us = scene.now_us();
         self.said_free = free > 0;
         scene.tell(None, || format!("It publishes a listing: {free} free slots."));

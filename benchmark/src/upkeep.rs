@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use gristmill_protocol::hardware::{HardwareCertificate, HardwareKind};
 use rand::{Rng, RngExt as _};
+use serde::{Deserialize, Serialize};
 
 /// How long no job must have been there before anything begins, in milliseconds: jobs come in bursts.
 pub const IDLE_MS: u64 = 3_000;
@@ -52,7 +53,7 @@ pub enum AttemptEnd {
 }
 
 /// Decides when to begin.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HardwarePlan {
     /// Since when no job has been there, Unix milliseconds.
     idle_since_ms: Option<u64>,
@@ -198,7 +199,7 @@ pub fn duty(devices: &BTreeSet<DeviceKey>, standings: &[Standing], now_ms: u64) 
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use gristmill_protocol::hardware::{
         CERTIFICATE_LIFE_SECONDS, CertifiedDevice, HardwareDigest, METHOD, Precision, Throughput,
@@ -218,12 +219,7 @@ pub(crate) mod tests {
     }
 
     /// A certificate of a processor, by a coordinator about an account.
-    pub(crate) fn certificate(
-        issuer: &Keypair,
-        about: AccountId,
-        index: u32,
-        issued_at_ms: u64,
-    ) -> HardwareCertificate {
+    fn certificate(issuer: &Keypair, about: AccountId, index: u32, issued_at_ms: u64) -> HardwareCertificate {
         let iat = issued_at_ms / 1_000;
         HardwareCertificate {
             iss: issuer.account(),
