@@ -96,15 +96,15 @@ fn over_variants(summary: &Summary, metric: &str, id: usize) -> Option<String> {
         across: with_unit(&words(parameter), unit_of(parameter)),
         upward: measured,
         shape: Shape::Marked,
-        note: note(
-            all,
-            lines
-                .iter()
-                .any(|line| line.points.iter().any(|point| point.interval.is_some())),
-        ),
+        note: note(all, has_band(&lines)),
         lines,
     };
     Some(plot.figure(id))
+}
+
+fn has_band(lines: &[Line]) -> bool {
+    let mut points = lines.iter().flat_map(|line| &line.points);
+    points.any(|point| point.interval.is_some())
 }
 
 fn note(lines: usize, has_band: bool) -> String {
@@ -227,24 +227,26 @@ fn runs<'a>(experiment: &'a Experiment, variant: &Variant) -> Vec<&'a RunResult>
     places.filter_map(|place| experiment.runs.get(*place)).collect()
 }
 
+/// A line for each variant that has points at all.
+fn lines(summary: &Summary, shown: &[&Variant], points: impl Fn(&Variant) -> Vec<Point>) -> Vec<Line> {
+    let line = |variant: &&Variant| Line {
+        label: varied_label(summary, variant),
+        points: thinned(points(variant)),
+    };
+    let all = shown.iter().map(line);
+    all.filter(|line| !line.points.is_empty()).collect()
+}
+
 fn over_time(
     experiment: &Experiment,
     summary: &Summary,
     shown: &[&Variant],
     (name, unit): (&str, &str),
 ) -> Plot {
-    let line = |variant: &&Variant| Line {
-        label: varied_label(summary, variant),
-        points: thinned(mean_over_seeds(&runs(experiment, variant), name)),
-    };
-    let lines: Vec<Line> = shown
-        .iter()
-        .map(line)
-        .filter(|line| !line.points.is_empty())
-        .collect();
-    let has_band = lines
-        .iter()
-        .any(|line| line.points.iter().any(|point| point.interval.is_some()));
+    let lines = lines(summary, shown, |variant| {
+        mean_over_seeds(&runs(experiment, variant), name)
+    });
+    let has_band = has_band(&lines);
     Plot {
         title: format!("{} over time", sentence(&name.replace('_', " "))),
         description: description(&lines, "time"),
@@ -306,15 +308,7 @@ fn cumulative(
     shown: &[&Variant],
     (name, unit): (&str, &str),
 ) -> Plot {
-    let line = |variant: &&Variant| Line {
-        label: varied_label(summary, variant),
-        points: thinned(shares(&runs(experiment, variant), name)),
-    };
-    let lines: Vec<Line> = shown
-        .iter()
-        .map(line)
-        .filter(|line| !line.points.is_empty())
-        .collect();
+    let lines = lines(summary, shown, |variant| shares(&runs(experiment, variant), name));
     let measured = name.replace('_', " ");
     let middle = |line: &Line| {
         let middle = line.points.iter().find(|point| point.y >= 0.5)?;
