@@ -14,6 +14,7 @@ use gristmill_protocol::coordinator_api::OpenChannelRequest;
 use gristmill_protocol::credits::Credits;
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::ids::ChannelId;
+use gristmill_protocol::listing::Listing;
 use gristmill_protocol::log::checkpoint::LogKeys;
 use gristmill_protocol::routing::hedge::HedgePlan;
 use gristmill_protocol::routing::records::ProviderRecords;
@@ -23,6 +24,7 @@ use gristmill_protocol::usage::Price;
 use serde::{Deserialize, Serialize};
 
 use super::demand::Request;
+use super::hardware::is_certified;
 use super::job_text;
 use super::popularity::ModelSize;
 use super::provider::Wakening;
@@ -164,6 +166,11 @@ impl Consumer {
         if let Some(board) = self.board.awake_mut() {
             board.trust(keys, 0);
         }
+    }
+
+    /// Whether what the listing shows of the hardware is enough for it.
+    pub(crate) fn would_ask(&self, listing: &Listing, coordinator: AccountId, now_ms: u64) -> bool {
+        !self.only_verified || is_certified(listing, coordinator, now_ms)
     }
 
     fn config<'a>(&self, scene: &Scene<'a, '_>) -> &'a ConsumerGroup {

@@ -13,7 +13,6 @@ use super::{Attempt, Consumer};
 use crate::checkers::forwarding::{self, Passed};
 use crate::engine::{Breach, NodeId};
 use crate::people::coordinator::amount;
-use crate::people::hardware::is_certified;
 use crate::people::job_text;
 use crate::world::event::{JobId, Message, StreamId, Timer};
 use crate::world::kept::Kept;
@@ -259,7 +258,7 @@ impl Consumer {
         };
         forwarding::chosen(&passed, now_ms, scene.place())?;
         let coordinator = scene.world.coordinator_account();
-        if self.only_verified && !is_certified(listing, coordinator, now_ms) {
+        if !self.would_ask(listing, coordinator, now_ms) {
             let message =
                 format!("node {provider} was asked for verified hardware and has no certificate that holds");
             return Err(scene.breach("certificates", message));

@@ -210,8 +210,10 @@ impl<'a> Market<'a> {
     /// Whether a provider that has room could serve this job of a consumer that hears its listing.
     fn could_serve(&self, unserved: &Unserved<'_>, able: &Able<'_>, job: &FailedJob) -> bool {
         let patience_us = unserved.group.patience_s.get() * 1_000_000;
-        let takes_us = able.group.reading_us(job.model, job.input_tokens)
-            + able.group.writing_us(job.model, job.output_tokens);
+        // Who is honest has the device that it says it has.
+        let device = able.group.device;
+        let takes_us = able.group.reading_us(device, job.model, job.input_tokens)
+            + able.group.writing_us(device, job.model, job.output_tokens);
         let Some(price) = able.provider.price_of(job.model) else {
             return false;
         };
@@ -225,6 +227,12 @@ impl<'a> Market<'a> {
         let board = unserved.consumer.board.awake();
         let listing = board.and_then(|board| board.listing(&self.world.account(able.node), now_ms));
         let is_listed = listing.is_some_and(|listing| {
+            if !unserved
+                .consumer
+                .would_ask(listing, self.world.account(0), now_ms)
+            {
+                return false;
+            }
             let mut offers = listing.offers.iter();
             offers.any(|offer| {
                 offer.model == job.model.name() && price <= offer.price.coefficient(Unit::OutputToken)
