@@ -12,10 +12,10 @@ use gristmill_protocol::board::Board;
 use gristmill_protocol::channel::ConsumerChannel;
 use gristmill_protocol::coordinator_api::OpenChannelRequest;
 use gristmill_protocol::credits::Credits;
+use gristmill_protocol::hardware::HardwareCertificate;
 use gristmill_protocol::identity::AccountId;
 use gristmill_protocol::ids::ChannelId;
 use gristmill_protocol::listing::Listing;
-use gristmill_protocol::log::checkpoint::LogKeys;
 use gristmill_protocol::routing::hedge::HedgePlan;
 use gristmill_protocol::routing::records::ProviderRecords;
 use gristmill_protocol::routing::retry::RetryPlan;
@@ -65,7 +65,7 @@ pub(crate) struct Consumer {
     evidence: BTreeMap<AccountId, Evidence>,
     accounts_asked: u32,
     /// Whether it asks only providers with a certificate of their hardware.
-    only_verified: bool,
+    pub(crate) only_verified: bool,
     /// What it has lived through.
     pub(crate) history: History,
 }
@@ -160,17 +160,20 @@ impl Consumer {
         }
     }
 
-    /// It believes the certificates that these keys sign, and wants perhaps nothing else. Before it has heard anything.
-    pub(crate) fn believes(&mut self, keys: LogKeys, only_verified: bool) {
-        self.only_verified = only_verified;
-        if let Some(board) = self.board.awake_mut() {
-            board.trust(keys, 0);
-        }
-    }
-
     /// Whether what the listing shows of the hardware is enough for it.
     pub(crate) fn would_ask(&self, listing: &Listing, coordinator: AccountId, now_ms: u64) -> bool {
         !self.only_verified || is_certified(listing, coordinator, now_ms)
+    }
+
+    /// Whether it would have asked this provider from some time on, by its certificate; Unix milliseconds.
+    pub(crate) fn accepts_since(&self, provider: &AccountId, since_ms: u64, now_ms: u64) -> bool {
+        let heard_ms = |certificate: &HardwareCertificate| certificate.shown_at * 1_000 + HEARD_WITHIN_MS;
+        let board = self.board.awake();
+        !self.only_verified
+            || board.is_some_and(|board| {
+                let mut certificates = board.certificates(provider, now_ms);
+                certificates.any(|certificate| heard_ms(certificate) <= since_ms)
+            })
     }
 
     fn config<'a>(&self, scene: &Scene<'a, '_>) -> &'a ConsumerGroup {

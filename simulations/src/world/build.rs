@@ -83,10 +83,10 @@ fn role(world: &MarketWorld, node: NodeId) -> Option<Role> {
 fn consumer(world: &MarketWorld, node: NodeId, group: u16) -> Consumer {
     let mut consumer = Consumer::new(group);
     let defences = &world.config.defences;
-    if defences.challenges_per_day.is_some() {
-        let mut random = Random::of_purpose(world.seed, "only verified", u64::from(node));
-        let keys = LogKeys::new(world.coordinator_account());
-        consumer.believes(keys, random.chance(defences.only_verified));
+    let mut random = Random::of_purpose(world.seed, "only verified", u64::from(node));
+    consumer.only_verified = random.chance(defences.only_verified);
+    if let (Some(_), Some(board)) = (defences.challenges_per_day, consumer.board.awake_mut()) {
+        board.trust(LogKeys::new(world.coordinator_account()), EPOCH_MS);
     }
     consumer
 }

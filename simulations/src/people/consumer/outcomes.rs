@@ -44,8 +44,7 @@ impl Consumer {
                 ConsumerBounds::believes(metered, text_bytes, scene.place())?;
                 self.delivered(&attempt, metered, scene);
                 self.look_closely(&attempt, model, metered, scene);
-                self.end_served(job, scene);
-                Ok(())
+                self.end_served(job, scene)
             }
             Err(failure) => self.attempt_failed(job, &attempt, &failure, scene),
         }
@@ -164,8 +163,7 @@ impl Consumer {
             return Ok(());
         }
         if asked.got >= asked.request.output_tokens {
-            self.end_served(job, scene);
-            return Ok(());
+            return self.end_served(job, scene);
         }
         if asked.got > 0 && !continuation {
             self.end_unserved(job, Unserved::BrokeOff, scene);
@@ -190,9 +188,20 @@ impl Consumer {
         }
     }
 
-    fn end_served(&mut self, job: JobId, scene: &mut Scene<'_, '_>) {
+    fn end_served(&mut self, job: JobId, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
+        if let Some(asked) = self.jobs.get_mut(&job)
+            && !asked.live.is_empty()
+        {
+            // The slower one of a pair has not said its last word, and nobody waits for it: what was set aside for it is
+            // free. The last of them ends the job.
+            asked.request.output_tokens = asked.got;
+            let streams: Vec<StreamId> = asked.live.iter().map(|attempt| attempt.stream).collect();
+            for stream in streams {
+                self.session_event(stream, ConsumerEvent::Reject, scene)?;
+            }
+        }
         let Some(asked) = self.jobs.remove(&job) else {
-            return;
+            return Ok(());
         };
         let took_ms = (scene.now_us() - asked.asked_us) / 1_000;
         self.served += 1;
@@ -203,6 +212,7 @@ impl Consumer {
         scene.tell(Some(job), || {
             format!("The answer is complete after {took_ms} ms.")
         });
+        Ok(())
     }
 
     /// The program is told why there is no answer.

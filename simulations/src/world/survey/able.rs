@@ -227,12 +227,6 @@ impl<'a> Market<'a> {
         let board = unserved.consumer.board.awake();
         let listing = board.and_then(|board| board.listing(&self.world.account(able.node), now_ms));
         let is_listed = listing.is_some_and(|listing| {
-            if !unserved
-                .consumer
-                .would_ask(listing, self.world.account(0), now_ms)
-            {
-                return false;
-            }
             let mut offers = listing.offers.iter();
             offers.any(|offer| {
                 offer.model == job.model.name() && price <= offer.price.coefficient(Unit::OutputToken)
