@@ -50,6 +50,21 @@ pub trait ProviderConduct {
         0
     }
 
+    /// For how many seconds in turn each of its group has the only device that all of them stand before; 0: each has its own.
+    fn turn_s(&self) -> u64 {
+        0
+    }
+
+    /// Whether all of its group call from one address.
+    fn is_at_one_address(&self) -> bool {
+        false
+    }
+
+    /// Whether it goes on listing a certificate that has expired.
+    fn lists_expired_certificates(&self) -> bool {
+        false
+    }
+
     /// The model that answers, where its listing promises another one.
     fn serves_model(&self, listed: ModelSize) -> ModelSize {
         listed

@@ -80,6 +80,15 @@ impl Roster {
         begin..self.providers.last().copied().unwrap_or(begin)
     }
 
+    /// The providers of a group.
+    #[must_use]
+    pub fn provider_group(&self, group: usize) -> Range<NodeId> {
+        let end_of = |group: usize| self.providers.get(group).copied();
+        let begin = group.checked_sub(1).and_then(end_of);
+        let begin = begin.unwrap_or(self.providers().start);
+        begin..end_of(group).unwrap_or(begin)
+    }
+
     /// All consumers.
     #[must_use]
     pub fn consumers(&self) -> Range<NodeId> {
@@ -191,6 +200,10 @@ mod tests {
             ]
         );
         assert_eq!(roster.keyed(), 9);
+        assert_eq!(
+            [0, 1, 2].map(|group| roster.provider_group(group)),
+            [1..3, 3..4, 4..4]
+        );
         let keys = Keys::new(1, 9);
         assert_eq!(keys.keypair(3).account(), keys.account(3));
         assert!(keys.account(3) != Keys::new(2, 9).account(3) && keys.account(3) != keys.account(4));

@@ -45,6 +45,11 @@ impl Prover {
         }
     }
 
+    /// It has another device from now on.
+    pub const fn computes_with(&mut self, has: DeviceClass) {
+        self.has = has;
+    }
+
     /// What it does because of an answer; none: nothing more.
     pub fn hear(&mut self, answer: &DeskAnswer, random: &mut Random) -> Option<Work> {
         let at_once = |call| {

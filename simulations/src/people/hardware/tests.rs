@@ -242,6 +242,8 @@ fn a_gpu_that_is_none_gets_no_certificate() {
                 skips_percent,
                 rents_for_s: 0,
                 rents_times: 1,
+                turn_s: 0,
+                one_address: false,
             };
             Player::liar(DeviceClass::Processor, &liar, 0x0a00_0000 + address)
         })
@@ -275,6 +277,8 @@ fn what_is_left_out_is_found_as_often_as_the_formula_says() {
         skips_percent: 1,
         rents_for_s: 0,
         rents_times: 1,
+        turn_s: 0,
+        one_address: false,
     };
     let players = (1..=40)
         .map(|address| Player::liar(DeviceClass::M2Ultra, &liar, 0x0a00_0000 + address))
@@ -352,6 +356,8 @@ fn a_desk_that_is_written_down_and_read_again_goes_on_as_it_was() {
                     skips_percent: 80,
                     rents_for_s: 0,
                     rents_times: 1,
+                    turn_s: 0,
+                    one_address: false,
                 },
                 2,
             ),

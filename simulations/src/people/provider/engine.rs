@@ -41,6 +41,7 @@ impl Provider {
     /// Lets waiting jobs begin while there are free slots.
     pub(super) fn begin_engines(&mut self, scene: &mut Scene<'_, '_>) {
         let (config, device) = (self.config(scene), self.device_now(scene));
+        let sharers = self.sharers(scene);
         while u64::from(self.running) < config.slots() {
             let Some(stream) = self.queue.pop_front() else {
                 return;
@@ -59,7 +60,7 @@ impl Provider {
             let first = job.output_tokens.min(whole(config.tokens_per_chunk.get()));
             let us =
                 config.reading_us(device, model, job.input_tokens) + config.writing_us(device, model, first);
-            scene.after(us, Timer::Engine(stream));
+            scene.after(us * sharers, Timer::Engine(stream));
             scene.tell(Some(stream.job()), || {
                 "A slot is free: the engine reads the prompt.".to_owned()
             });
@@ -80,6 +81,7 @@ impl Provider {
     /// Hands the part that is ready to the session, where that wants it.
     pub(super) fn hand_over(&mut self, stream: StreamId, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
         let (config, device) = (self.config(scene), self.device_now(scene));
+        let sharers = self.sharers(scene);
         let Some(job) = self.jobs.get_mut(&stream) else {
             return Ok(());
         };
@@ -101,7 +103,8 @@ impl Provider {
         if made < total && !falls_silent {
             let next = (total - made).min(chunk);
             let model = config.conduct().serves_model(job.model);
-            scene.after(config.writing_us(device, model, next), Timer::Engine(stream));
+            let us = config.writing_us(device, model, next) * sharers;
+            scene.after(us, Timer::Engine(stream));
         }
         let output = ProviderEvent::EngineOutput {
             message: job_text::message(part),

@@ -18,6 +18,10 @@ use crate::world::scene::Scene;
 
 /// How long an answer of the coordinator is waited for: it holds a call for four seconds at most.
 const ANSWER_WITHIN_US: u64 = 30_000_000;
+/// What computes a proof where the only device of many listings is with another one.
+const WITHOUT_DEVICE: DeviceClass = DeviceClass::Processor;
+/// How much must be left of a turn for a proof to be begun, in microseconds.
+const TURN_LEFT_US: u64 = 120_000_000;
 /// The first of the addresses that providers call from, one each: 10.0.0.0.
 const FIRST_ADDRESS: u32 = 0x0a00_0000;
 
@@ -90,7 +94,8 @@ impl Showing {
         };
     }
 
-    fn hold(&mut self, standings: &[Standing], (now_us, now_ms): (u64, u64)) {
+    /// Takes in what the coordinator has certified, and what of it stands in listings from now on.
+    fn hold(&mut self, standings: &[Standing], lists_expired: bool, (now_us, now_ms): (u64, u64)) {
         self.plan
             .holds(standings.iter().map(|standing| &standing.certificate));
         let expires_ms = standings
@@ -104,6 +109,9 @@ impl Showing {
         let until_us = now_us.saturating_add(left_us);
         self.certified_us += until_us.saturating_sub(self.certified_until_us.max(now_us));
         self.certified_until_us = self.certified_until_us.max(until_us);
+        if standings.is_empty() && lists_expired {
+            return;
+        }
         let tokens: Vec<String> = standings.iter().map(|standing| standing.token.clone()).collect();
         self.has_news |= tokens != self.tokens;
         self.tokens = tokens;
@@ -117,6 +125,35 @@ impl Provider {
         match scene.now_us() < self.showing.rented_until_us {
             true => config.claimed_device(),
             false => config.device,
+        }
+    }
+
+    /// Among how many listings its device is shared; an answer takes so many times as long, as where all are busy.
+    pub(super) fn sharers(&self, scene: &Scene<'_, '_>) -> u64 {
+        match self.config(scene).conduct().turn_s() {
+            0 => 1,
+            _ => self.config(scene).count.get().max(1),
+        }
+    }
+
+    /// How long the device that is shared stays with this listing, in microseconds; none where it is with another one.
+    fn turn_left_us(&self, scene: &Scene<'_, '_>) -> Option<u64> {
+        let turn_us = self.config(scene).conduct().turn_s() * 1_000_000;
+        let now_us = scene.now_us();
+        let Some(turn) = now_us.checked_div(turn_us) else {
+            return Some(u64::MAX);
+        };
+        let group = scene.world.roster.provider_group(usize::from(self.group));
+        let place = u64::from(scene.node().saturating_sub(group.start));
+        (turn % self.sharers(scene) == place).then(|| turn_us - now_us % turn_us)
+    }
+
+    /// From where it calls.
+    fn address(&self, scene: &Scene<'_, '_>) -> u32 {
+        let group = scene.world.roster.provider_group(usize::from(self.group));
+        match self.config(scene).conduct().is_at_one_address() {
+            true => FIRST_ADDRESS + group.start,
+            false => FIRST_ADDRESS + scene.node(),
         }
     }
 
@@ -188,6 +225,10 @@ impl Provider {
         if number != self.showing.calls || !std::mem::take(&mut self.showing.is_waiting) {
             return Ok(());
         }
+        let device = match self.turn_left_us(scene) {
+            Some(_) => self.device_now(scene),
+            None => WITHOUT_DEVICE,
+        };
         match (&mut self.showing.doing, answer) {
             (Doing::Asks, DeskAnswer::Standing(status)) => return self.see_to(status, scene),
             (Doing::Renews, DeskAnswer::ChallengeRequired) => self.show(scene),
@@ -200,23 +241,23 @@ impl Provider {
                 return self.certified(token, scene);
             }
             (Doing::Shows(_), DeskAnswer::Refused(code)) => {
-                let is_honest = self.config(scene).claimed_device() == self.config(scene).device;
+                let config = self.config(scene);
+                let is_honest = config.claimed_device() == config.device && self.sharers(scene) == 1;
                 scene.tally.hardware.refused(&code, is_honest);
                 scene.tell(None, || format!("It gets no certificate: {code}."));
                 self.attempt_ended(AttemptEnd::Failed, scene);
             }
-            (Doing::Shows(prover), answer) => match prover.hear(&answer, scene.random()) {
-                Some(Work {
-                    takes_us: 0,
-                    roots,
-                    call,
-                }) => self.call(call, roots, scene),
-                Some(work) => {
-                    self.showing.work = Some(work);
-                    scene.after(work.takes_us, Timer::Worked(number));
+            (Doing::Shows(prover), answer) => {
+                prover.computes_with(device);
+                match prover.hear(&answer, scene.random()) {
+                    Some(work) if work.takes_us == 0 => self.call(work.call, work.roots, scene),
+                    Some(work) => {
+                        self.showing.work = Some(work);
+                        scene.after(work.takes_us, Timer::Worked(number));
+                    }
+                    None => self.attempt_ended(AttemptEnd::Failed, scene),
                 }
-                None => self.attempt_ended(AttemptEnd::Failed, scene),
-            },
+            }
             (Doing::Nothing | Doing::Asks | Doing::Renews, _) => {
                 self.attempt_ended(AttemptEnd::Failed, scene);
             }
@@ -247,7 +288,9 @@ impl Provider {
         for device in status.devices {
             standings.extend(standing(device.certificate, device.challenge_wanted, scene));
         }
-        self.showing.hold(&standings, (scene.now_us(), now_ms));
+        let lists_expired = self.config(scene).conduct().lists_expired_certificates();
+        self.showing
+            .hold(&standings, lists_expired, (scene.now_us(), now_ms));
         let claim = claim_of(self.config(scene).claimed_device());
         let devices = BTreeSet::from([(claim.kind, claim.index)]);
         match duty(&devices, &standings, now_ms) {
@@ -263,7 +306,8 @@ impl Provider {
 
     fn certified(&mut self, token: String, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
         let standings: Vec<Standing> = standing(token, false, scene).into_iter().collect();
-        self.showing.hold(&standings, (scene.now_us(), scene.now_ms()));
+        let now = (scene.now_us(), scene.now_ms());
+        self.showing.hold(&standings, false, now);
         let end = match standings.is_empty() {
             true => AttemptEnd::Failed,
             false => AttemptEnd::Done,
@@ -274,7 +318,9 @@ impl Provider {
 
     /// Asks to be challenged, unless a job is there. A liar may rent what it claims for it.
     fn show(&mut self, scene: &mut Scene<'_, '_>) {
-        if !self.jobs.is_empty() {
+        let turn_left_us = self.turn_left_us(scene);
+        // Who waits for its turn does so as honest nodes wait for their jobs to end.
+        if !self.jobs.is_empty() || turn_left_us.is_none_or(|left_us| left_us < TURN_LEFT_US) {
             self.attempt_ended(AttemptEnd::Busy, scene);
             return;
         }
@@ -297,7 +343,7 @@ impl Provider {
         });
         let open = ProverCall::Open {
             account: scene.account(),
-            address: FIRST_ADDRESS + scene.node(),
+            address: self.address(scene),
             claimed,
         };
         self.call(open, 0, scene);

@@ -125,3 +125,36 @@ demand = { every_s = 300, follows_day = false, popularity = { models = ['small']
     assert!(of("earned.fake_gpu") > 0.0 && of("hardware_certificates") > 5.0);
     assert!(of("jobs_served_share") > 0.95);
 }
+
+/// One device, three listings, each of which has it for ten minutes in turn: nothing ties them to each other at three
+/// addresses, and at one they would have to be shown at one time.
+#[test]
+fn one_device_behind_listings_at_one_address_is_certified_once() {
+    let certificates = |one_address: bool| {
+        let text = format!(
+            "
+duration_s = 2700
+connections = 3
+network = {{ equal_latency_ms = 40, clocks = {{ wrong = 0.0 }} }}
+[defences]
+challenges_per_day = 0.0
+[[providers]]
+name = 'sharers'
+count = 3
+device = 'rtx4090'
+models = ['small']
+lie = {{ lie = 'fake_gpu', claims = 'rtx4090', turn_s = 600, one_address = {one_address} }}
+"
+        );
+        let mut simulation = run(config(&text), 7, 1);
+        let figures = figures(&mut simulation);
+        let refused_together = figures.metrics.get("hardware_refusals_together").copied();
+        (
+            figures.metrics["hardware_certificates"],
+            refused_together.unwrap_or(0.0),
+        )
+    };
+    assert_eq!(certificates(false), (3.0, 0.0));
+    let (given, refused) = certificates(true);
+    assert!(given <= 2.0 && refused >= 1.0, "{given} {refused}");
+}
