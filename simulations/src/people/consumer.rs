@@ -92,6 +92,9 @@ struct Job {
     first_us: Option<u64>,
     /// The most that was set aside for an attempt, in microcredits.
     cost_max: u64,
+    /// Whether the program has its answer or was told that there is none. What was told to stop by then still runs to its
+    /// last word: until then its reservation is kept, and what it sends is paid for.
+    is_over: bool,
 }
 
 /// One provider that is asked.

@@ -91,6 +91,37 @@ fn crashes_and_an_outage_are_survived_and_break_no_rule() {
     assert!(of("jobs_asked") - ended < 20.0, "{ended}");
 }
 
+/// Few providers and many short answers: second providers are asked, and told to stop at once.
+#[test]
+fn what_was_set_aside_for_a_second_provider_is_free_again() {
+    let text = SMALL.replace(
+        "bystanders = 20\nnetwork = { equal_latency_ms = 40,",
+        "network = {",
+    );
+    let text = text.replace("duration_s = 120", "duration_s = 200");
+    for seed in 1..=4 {
+        let mut simulation = run(config(&text), seed, 1);
+        let figures = figures(&mut simulation);
+        assert!(figures.metrics["hedges"] > 0.0);
+        assert!(figures.metrics["jobs_served"] > 100.0);
+    }
+}
+
+/// Whoever waits no longer asks nobody else, and nothing stays set aside.
+#[test]
+fn a_program_that_gives_up_leaves_nothing_behind() {
+    let text = SMALL.replace("name = 'programs'", "name = 'programs'\npatience_s = 3");
+    let mut simulation = run(config(&text), 7, 1);
+    let figures = figures(&mut simulation);
+    let of = |name: &str| figures.metrics[name];
+    assert!(
+        of("jobs_unserved_too_late") > 3.0,
+        "{}",
+        of("jobs_unserved_too_late")
+    );
+    assert!(of("attempts") - of("hedges") <= of("jobs_asked"));
+}
+
 #[test]
 fn lies_show_in_the_figures() {
     let liars = "

@@ -93,6 +93,8 @@ impl ProviderBounds {
             entry.young.push_back((at_us, entry.vouchered));
         }
         entry.vouchered = cumulative.microcredits();
+        // What is promised beyond what the machine remembers pays for what it forgot when it lost its power.
+        entry.counted = entry.counted.max(entry.vouchered);
     }
 
     /// The provider lost power, and came back with this as its highest voucher of a channel.
@@ -246,5 +248,8 @@ mod tests {
         // After a loss of power the machine goes on from the voucher that it kept.
         bounds.lost_power(channel(1), amount(500), 300_000, HERE).unwrap();
         assert_eq!(bounds.holds(channel(1), amount(500), amount(500), HERE), Ok(()));
+        // A voucher of before the loss, shown again, pays for what the machine forgot.
+        bounds.vouchered(channel(1), amount(600), 400_000);
+        assert_eq!(bounds.holds(channel(1), amount(600), amount(600), HERE), Ok(()));
     }
 }

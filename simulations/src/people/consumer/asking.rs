@@ -66,6 +66,7 @@ impl Consumer {
             got: 0,
             first_us: None,
             cost_max: 0,
+            is_over: false,
         };
         self.jobs.insert(job, asked);
         scene.after(patience_us, Timer::GiveUp(job));
@@ -78,7 +79,7 @@ impl Consumer {
         let Some(asked) = self.jobs.get(&job) else {
             return Ok(());
         };
-        if !asked.live.is_empty() {
+        if asked.is_over || !asked.live.is_empty() {
             return Ok(());
         }
         if asked.attempts >= most || asked.attempts_ever >= ATTEMPTS_MAX {

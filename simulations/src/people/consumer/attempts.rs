@@ -331,13 +331,11 @@ impl Consumer {
         attempt.got += tokens;
         attempt.chunks += 1;
         asked.got += tokens;
-        let (chunks, provider) = (attempt.chunks, attempt.provider);
+        let chunks = attempt.chunks;
         scene.tally.output_tokens += u64::from(tokens);
         if leaves_after.is_some_and(|most| chunks >= most) {
-            // Without a word: not even a voucher.
-            self.jobs.remove(&job);
             scene.tally.vanished += 1;
-            scene.send(provider, Message::StreamClosed { stream });
+            self.vanish(job, scene);
             return Ok(());
         }
         if attempt.first_us.is_some() {
@@ -358,6 +356,22 @@ impl Consumer {
         self.records
             .note(account, RecordEvent::FirstOutput { latency_ms }, scene.now_ms());
         self.drop_others(stream, scene)
+    }
+
+    /// Leaves a job without a word: not even a voucher. What was set aside for it is free again.
+    fn vanish(&mut self, job: JobId, scene: &mut Scene<'_, '_>) {
+        let attempts = self.jobs.remove(&job).into_iter().flat_map(|job| job.live);
+        for mut attempt in attempts {
+            let session = attempt.session.as_mut().and_then(Kept::awake_mut);
+            let channel = self.channels.get_mut(&attempt.channel);
+            if let (Some(session), Some(account)) =
+                (session, channel.and_then(|channel| channel.account.awake_mut()))
+            {
+                session.handle(ConsumerEvent::StreamClosed, account, scene.now_ms());
+                let stream = attempt.stream;
+                scene.send(attempt.provider, Message::StreamClosed { stream });
+            }
+        }
     }
 
     /// Who is faster wins: the other one of a hedged pair is told to stop.

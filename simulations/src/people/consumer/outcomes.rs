@@ -44,7 +44,8 @@ impl Consumer {
                 ConsumerBounds::believes(metered, text_bytes, scene.place())?;
                 self.delivered(&attempt, metered, scene);
                 self.look_closely(&attempt, model, metered, scene);
-                self.end_served(job, scene)
+                self.end_served(job, scene);
+                Ok(())
             }
             Err(failure) => self.attempt_failed(job, &attempt, &failure, scene),
         }
@@ -159,11 +160,16 @@ impl Consumer {
         let Some(asked) = self.jobs.get_mut(&job) else {
             return Ok(());
         };
+        if asked.is_over {
+            self.forget_when_silent(job);
+            return Ok(());
+        }
         if !asked.live.is_empty() {
             return Ok(());
         }
         if asked.got >= asked.request.output_tokens {
-            return self.end_served(job, scene);
+            self.end_served(job, scene);
+            return Ok(());
         }
         if asked.got > 0 && !continuation {
             self.end_unserved(job, Unserved::BrokeOff, scene);
@@ -188,39 +194,42 @@ impl Consumer {
         }
     }
 
-    fn end_served(&mut self, job: JobId, scene: &mut Scene<'_, '_>) -> Result<(), Breach> {
-        if let Some(asked) = self.jobs.get_mut(&job)
-            && !asked.live.is_empty()
-        {
-            // The slower one of a pair has not said its last word, and nobody waits for it: what was set aside for it is
-            // free. The last of them ends the job.
-            asked.request.output_tokens = asked.got;
-            let streams: Vec<StreamId> = asked.live.iter().map(|attempt| attempt.stream).collect();
-            for stream in streams {
-                self.session_event(stream, ConsumerEvent::Reject, scene)?;
-            }
-        }
-        let Some(asked) = self.jobs.remove(&job) else {
-            return Ok(());
+    fn end_served(&mut self, job: JobId, scene: &mut Scene<'_, '_>) {
+        let Some(asked) = self.jobs.get_mut(&job).filter(|asked| !asked.is_over) else {
+            return;
         };
+        asked.is_over = true;
+        let model = asked.request.model;
         let took_ms = (scene.now_us() - asked.asked_us) / 1_000;
+        self.forget_when_silent(job);
         self.served += 1;
-        self.history.served(asked.request.model);
+        self.history.served(model);
         scene.tally.served += 1;
         scene.tally.answer_ms.add(took_ms);
         scene.trace(SERVED, job.0);
         scene.tell(Some(job), || {
             format!("The answer is complete after {took_ms} ms.")
         });
-        Ok(())
+    }
+
+    /// A job that is over is forgotten with the last word of the last provider. What waits for a channel never began.
+    fn forget_when_silent(&mut self, job: JobId) {
+        if let Some(asked) = self.jobs.get_mut(&job).filter(|asked| asked.is_over) {
+            asked.live.retain(|attempt| attempt.session.is_some());
+            if asked.live.is_empty() {
+                self.jobs.remove(&job);
+            }
+        }
     }
 
     /// The program is told why there is no answer.
     pub(super) fn end_unserved(&mut self, job: JobId, why: Unserved, scene: &mut Scene<'_, '_>) {
-        if let Some(asked) = self.jobs.remove(&job) {
-            if asked.got == 0 && asked.live.is_empty() {
-                self.history.unserved(failed(&asked, None, scene.now_us()));
+        if let Some(asked) = self.jobs.get_mut(&job).filter(|asked| !asked.is_over) {
+            asked.is_over = true;
+            if asked.got == 0 && asked.live.iter().all(|attempt| attempt.session.is_none()) {
+                self.history.unserved(failed(asked, None, scene.now_us()));
             }
+            self.forget_when_silent(job);
             scene.tally.unserved(why);
             scene.trace(UNSERVED, job.0);
             scene.tell(Some(job), || {
@@ -234,6 +243,9 @@ impl Consumer {
         let Some(asked) = self.jobs.get(&job) else {
             return Ok(());
         };
+        if asked.is_over {
+            return Ok(());
+        }
         let now_us = scene.now_us();
         if let [attempt] = asked.live.as_slice()
             && attempt.session.is_some()
@@ -243,10 +255,11 @@ impl Consumer {
                 .unserved(failed(asked, Some(attempt.provider), now_us));
         }
         let streams: Vec<StreamId> = asked.live.iter().map(|attempt| attempt.stream).collect();
+        // Before its attempts end: nobody else is asked for it then.
+        self.end_unserved(job, Unserved::TooLate, scene);
         for stream in streams {
             self.session_event(stream, ConsumerEvent::Reject, scene)?;
         }
-        self.end_unserved(job, Unserved::TooLate, scene);
         Ok(())
     }
 }
