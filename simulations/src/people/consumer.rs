@@ -42,6 +42,8 @@ use crate::world::roster::Part;
 use crate::world::scene::Scene;
 
 const DAY_US: u64 = 86_400_000_000;
+/// Within which time all should have heard the listing with a new certificate.
+const HEARD_WITHIN_MS: u64 = 120_000;
 
 /// A consumer.
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! When a provider publishes: every so often, and when its last slot is taken or the first one is free again.
 
 use gristmill_protocol::identity::Keypair;
-use gristmill_protocol::listing::{LISTING_INTERVAL_MIN_MS, Listing, ListingError};
+use gristmill_protocol::listing::{LISTING_INTERVAL_MIN_MS, LISTING_TTL_MAX_MS, Listing, ListingError};
 
 use super::{Provider, price_of};
 use crate::engine::Breach;
@@ -41,7 +41,8 @@ impl Provider {
             };
             self.renews_us = now_us + next_us + scene.random().below(1_000_000);
             self.set_prices(scene);
-            self.say(TTL_MS.max(every_us / 1_000 + RENEWED_BEFORE_MS), scene)?;
+            let ttl_ms = TTL_MS.max(every_us / 1_000 + RENEWED_BEFORE_MS);
+            self.say(ttl_ms.min(LISTING_TTL_MAX_MS), scene)?;
         }
         let is_said = has_free == self.said_free && !self.showing.has_news();
         let next_us = if is_said { self.renews_us } else { may_from_us };

@@ -232,7 +232,10 @@ impl<'a> Market<'a> {
                 offer.model == job.model.name() && price <= offer.price.coefficient(Unit::OutputToken)
             })
         });
+        let asked_ms = self.world.clock_ms(unserved.node, job.asked_us);
+        let account = self.world.account(able.node);
         takes_us * ANSWERS_IN_PATIENCE <= patience_us
+            && unserved.consumer.accepts_since(&account, asked_ms, now_ms)
             && is_within_window
             && (cap == 0 || price.microcredits() <= cap)
             && is_listed
