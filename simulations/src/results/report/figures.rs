@@ -32,14 +32,26 @@ pub fn figures(experiment: &Experiment, summary: &Summary) -> Vec<String> {
     for name in names(experiment, |run| {
         run.series.iter().map(|series| (&*series.name, &*series.unit))
     }) {
-        figures.push(over_time(experiment, summary, &shown, name).figure(figures.len()));
+        let plot = over_time(experiment, summary, &shown, name);
+        // What never happened in any variant, such as jobs where nobody asks, has nothing to show.
+        let has_risen = plot
+            .lines
+            .iter()
+            .flat_map(|line| &line.points)
+            .any(|point| point.y != 0.0);
+        if has_risen {
+            figures.push(plot.figure(figures.len()));
+        }
     }
     for name in names(experiment, |run| {
         run.distributions
             .iter()
             .map(|distribution| (&*distribution.name, &*distribution.unit))
     }) {
-        figures.push(cumulative(experiment, summary, &shown, name).figure(figures.len()));
+        let plot = cumulative(experiment, summary, &shown, name);
+        if !plot.lines.is_empty() {
+            figures.push(plot.figure(figures.len()));
+        }
     }
     figures
 }
@@ -399,6 +411,19 @@ mod tests {
                 .interval
                 .is_some_and(|(low, high)| low < 1.0 && high > 3.0)
         );
+    }
+
+    #[test]
+    fn what_never_happened_has_no_plot() {
+        let plots = |run: RunResult| {
+            let experiment = Experiment::of_run(run);
+            figures(&experiment, &Summary::of(&experiment)).len()
+        };
+        let mut run = run_of(&[], 1);
+        assert_eq!(plots(run.clone()), 2);
+        run.series[0].points = vec![(0.0, 0.0), (10.0, 0.0)];
+        run.distributions[0].buckets.clear();
+        assert_eq!(plots(run), 0);
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct Line {
 pub enum Shape {
     /// Measured at some points: each has a mark.
     Marked,
-    /// Measured all the time.
+    /// Measured all the time, which runs from left to right.
     Smooth,
     /// A value holds up to the next.
     Stepped,
@@ -90,7 +90,12 @@ struct Frame {
 impl Frame {
     fn around(plot: &Plot) -> Self {
         let all = || plot.lines.iter().flat_map(|line| &line.points);
-        let x = Axis::of(all().map(|point| point.x), Range::Spread);
+        let range = match plot.shape {
+            // Time passes evenly.
+            Shape::Smooth => Range::Level,
+            Shape::Marked | Shape::Stepped => Range::Spread,
+        };
+        let x = Axis::of(all().map(|point| point.x), range);
         let ends = || {
             all().flat_map(|point| {
                 let (low, high) = point.interval.unwrap_or((point.y, point.y));

@@ -173,6 +173,7 @@ pub(super) fn growth(page: &mut String, summary: &Summary) {
     let fitted = summary
         .metrics
         .iter()
+        .filter(|metric| varies(summary, metric))
         .filter_map(|metric| Some((metric, summary.growth(metric, parameter)?)));
     let _ = writeln!(page, "<h2>Growth with {}</h2>", Text(&words(parameter)));
     begin_table(page, "Growth");
@@ -200,6 +201,16 @@ pub(super) fn growth(page: &mut String, summary: &Summary) {
          the power of the exponent. Where little is explained, it does not grow as a power.</p>",
         Text(&words(parameter))
     );
+}
+
+/// Whether a metric is not the same in all variants.
+fn varies(summary: &Summary, metric: &str) -> bool {
+    let mut means = summary
+        .variants
+        .iter()
+        .filter_map(|variant| Some(variant.metrics.get(metric)?.mean));
+    let first = means.next();
+    means.any(|mean| Some(mean) != first)
 }
 
 fn spans_much(summary: &Summary, parameter: &str) -> bool {
