@@ -10,6 +10,7 @@
 //! - devices that share an owner, an address or a UUID start every stage at one moment, each with a seed of its own,
 //!   and the fold of what stays in memory too; none of them is certified while another one that is certified stays
 //!   away;
+//! - whoever is ready begins or is refused within a bound that nobody else can move;
 //! - the clock runs from the moment that a seed could leave, not from when it is fetched;
 //! - what is held is bounded: challenges in all, of one account and at one address, how often they begin, and how
 //!   long each phase takes.

@@ -307,14 +307,19 @@ impl Challenges {
     /// Joins every group that gathers and has something in common into one, and puts a challenge into it.
     fn join(&mut self, challenge: ChallengeId, links: &Links, now_ms: u64) -> u64 {
         let mut members = BTreeSet::from([challenge]);
+        // The oldest counts: joining moves no group's end away.
+        let mut began_ms = now_ms;
         for other in self.rule().to_join(links) {
-            members.extend(
-                self.groups
-                    .remove(&other)
-                    .into_iter()
-                    .flat_map(|group| group.members),
-            );
+            if let Some(group) = self.groups.remove(&other) {
+                began_ms = began_ms.min(group.began_ms);
+                members.extend(group.members);
+            }
         }
+        self.gather(members, began_ms, now_ms)
+    }
+
+    /// Makes a group of challenges that wait for each other.
+    fn gather(&mut self, members: BTreeSet<ChallengeId>, began_ms: u64, now_ms: u64) -> u64 {
         let name = self.next_group;
         self.next_group += 1;
         for member in &members {
@@ -325,6 +330,7 @@ impl Challenges {
         let group = Group {
             members,
             is_running: false,
+            began_ms,
             joined_ms: now_ms,
         };
         self.groups.insert(name, group);

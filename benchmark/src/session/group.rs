@@ -15,6 +15,8 @@ pub(super) struct Group {
     pub(super) members: BTreeSet<ChallengeId>,
     /// Whether its first stage has begun: nobody joins it any more.
     pub(super) is_running: bool,
+    /// When the first one joined.
+    pub(super) began_ms: u64,
     /// When the last one joined.
     pub(super) joined_ms: u64,
 }
@@ -28,6 +30,11 @@ pub(super) enum Turn {
     Begin(Vec<ChallengeId>),
     /// These members have waited long enough for as many devices.
     GiveUp(Vec<(ChallengeId, usize)>),
+    /// Gathering is over. The first begin, the others gather anew without them.
+    Part {
+        begin: Vec<ChallengeId>,
+        later: BTreeSet<ChallengeId>,
+    },
     /// Nobody is left in it.
     End,
 }
@@ -59,45 +66,55 @@ impl Groups<'_> {
         let Some(group) = self.groups.get(&name) else {
             return Turn::End;
         };
-        let waiting: Vec<_> = self
-            .living(group)
-            .filter(|(_, course)| course.waiting_since().is_some())
-            .collect();
-        match self.living(group).count() {
-            0 => return Turn::End,
-            living if living > waiting.len() => return Turn::Wait,
-            _ => {}
+        match self.living(group).next() {
+            None => Turn::End,
+            Some(_) if group.is_running => self.turn_of_running(group),
+            Some(_) => self.turn_of_gathering(group, now_ms),
         }
-        if !group.is_running {
-            if now_ms < group.joined_ms.saturating_add(self.policy.settle_ms) || self.is_blocked(group) {
-                return Turn::Wait;
-            }
-            let missed: Vec<_> = waiting
-                .iter()
-                .map(|(name, course)| (*name, self.missing(group, course, now_ms).len()))
-                .filter(|(_, missing)| *missing > 0)
-                .collect();
-            if !missed.is_empty() {
-                let all_ready_ms = waiting
-                    .iter()
-                    .filter_map(|(_, course)| course.waiting_since())
-                    .max();
-                let give_up_ms = all_ready_ms
-                    .unwrap_or(now_ms)
-                    .saturating_add(self.policy.together_within_ms);
-                return if now_ms < give_up_ms {
-                    Turn::Wait
-                } else {
-                    Turn::GiveUp(missed)
-                };
-            }
+    }
+
+    fn turn_of_running(&self, group: &Group) -> Turn {
+        let all_wait = self
+            .living(group)
+            .all(|(_, course)| course.waiting_since().is_some());
+        if !all_wait {
+            return Turn::Wait;
         }
         // A member with fewer stages waits for the others: what stays in memory is folded by all at one time.
-        let has_stages = waiting.iter().any(|(_, course)| course.has_stages_left());
-        let begins = waiting
-            .iter()
+        let has_stages = self.living(group).any(|(_, course)| course.has_stages_left());
+        let begins = self
+            .living(group)
             .filter(|(_, course)| course.has_stages_left() == has_stages);
-        Turn::Begin(begins.map(|(name, _)| *name).collect())
+        Turn::Begin(begins.map(|(name, _)| name).collect())
+    }
+
+    /// A group begins once all are there. Whoever joins, falls silent or stays away can put that off, so gathering has an
+    /// end that nothing moves, and each member has one for the certified devices that it waits for.
+    fn turn_of_gathering(&self, group: &Group, now_ms: u64) -> Turn {
+        let (mut begin, mut later, mut given_up) = (Vec::new(), BTreeSet::new(), Vec::new());
+        for (name, course) in self.living(group) {
+            let Some(since_ms) = course.waiting_since() else {
+                later.insert(name);
+                continue;
+            };
+            match self.missing(group, course, now_ms).len() {
+                0 => begin.push(name),
+                missing if now_ms >= self.give_up_ms(since_ms) => given_up.push((name, missing)),
+                _ => {
+                    later.insert(name);
+                }
+            }
+        }
+        if !given_up.is_empty() {
+            return Turn::GiveUp(given_up);
+        }
+        if now_ms >= self.gathered_ms(group) {
+            return Turn::Part { begin, later };
+        }
+        match later.is_empty() && now_ms >= self.settled_ms(group) && !self.is_blocked(group) {
+            true => Turn::Begin(begin),
+            false => Turn::Wait,
+        }
     }
 
     /// When a group that gathers has to be looked at again, where nothing else happens.
@@ -105,15 +122,24 @@ impl Groups<'_> {
         if group.is_running {
             return None;
         }
-        let settled_ms = group.joined_ms.saturating_add(self.policy.settle_ms);
-        if now_ms < settled_ms {
-            return Some(settled_ms);
-        }
-        let all_ready_ms = self
+        let given_up = self
             .living(group)
             .filter_map(|(_, course)| course.waiting_since())
-            .max();
-        all_ready_ms.map(|ready_ms| ready_ms.saturating_add(self.policy.together_within_ms))
+            .map(|since_ms| self.give_up_ms(since_ms));
+        let ends = given_up.chain([self.settled_ms(group), self.gathered_ms(group)]);
+        ends.filter(|end_ms| now_ms < *end_ms).min()
+    }
+
+    const fn settled_ms(&self, group: &Group) -> u64 {
+        group.joined_ms.saturating_add(self.policy.settle_ms)
+    }
+
+    const fn gathered_ms(&self, group: &Group) -> u64 {
+        group.began_ms.saturating_add(self.policy.gather_within_ms)
+    }
+
+    const fn give_up_ms(&self, since_ms: u64) -> u64 {
+        since_ms.saturating_add(self.policy.together_within_ms)
     }
 
     /// The certified devices that have to take part beside a member and do not.

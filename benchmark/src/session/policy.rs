@@ -21,8 +21,12 @@ pub struct Policy {
     pub prepare_within_ms: u64,
     /// How long a group stays open after the last device joined it, once all of them are ready.
     pub settle_ms: u64,
-    /// How long certified devices that have to take part are waited for.
+    /// How long a device that is ready waits for certified ones that have to take part.
     pub together_within_ms: u64,
+    /// How long a group gathers from its first member on, whoever joins it. Then those begin that are ready, and the
+    /// others gather anew. Longer than a device needs to be ready and waits for others, so that no owner's devices are
+    /// parted without need.
+    pub gather_within_ms: u64,
     /// What the fold of the memory may take beyond the time in which the results could be computed anew.
     pub residency_slack_ms: u64,
     /// How long the proof may take.
@@ -71,6 +75,7 @@ impl Default for Policy {
             prepare_within_ms: 2 * MINUTE_MS,
             settle_ms: 1_000,
             together_within_ms: 10 * MINUTE_MS,
+            gather_within_ms: 15 * MINUTE_MS,
             residency_slack_ms: 5_000,
             proof_within_ms: 2 * MINUTE_MS,
             hold_ms: 4_000,

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod desk;
+mod gathering;
 mod groups;
 mod interleavings;
 mod lifecycle;

@@ -39,26 +39,38 @@ impl Challenges {
 
     fn advance_groups(&mut self, now_ms: u64, rng: &mut dyn Rng) {
         for name in self.groups.keys().copied().collect::<Vec<_>>() {
-            match self.rule().turn(name, now_ms) {
-                Turn::Wait => {}
-                Turn::Begin(members) => {
-                    if let Some(group) = self.groups.get_mut(&name) {
-                        group.is_running = true;
-                    }
-                    for member in members {
-                        if let Some(course) = self.courses.get_mut(&member) {
-                            course.begin(&self.policy, now_ms, rng);
-                        }
-                    }
+            // Those that are left may be all that a group waited for. Each turn ends one, so there is a last one.
+            while let Turn::GiveUp(members) = self.rule().turn(name, now_ms) {
+                for (member, missing) in members {
+                    self.end(member, Err(Refusal::Together { missing }), now_ms);
                 }
-                Turn::GiveUp(members) => {
-                    for (member, missing) in members {
-                        self.end(member, Err(Refusal::Together { missing }), now_ms);
+            }
+            match self.rule().turn(name, now_ms) {
+                Turn::Wait | Turn::GiveUp(_) => {}
+                Turn::Begin(members) => self.begin(name, members, now_ms, rng),
+                Turn::Part { begin, later } => {
+                    if let Some(group) = self.groups.get_mut(&name) {
+                        group.members.retain(|member| !later.contains(member));
+                    }
+                    self.begin(name, begin, now_ms, rng);
+                    if !later.is_empty() {
+                        self.gather(later, now_ms, now_ms);
                     }
                 }
                 Turn::End => {
                     self.groups.remove(&name);
                 }
+            }
+        }
+    }
+
+    fn begin(&mut self, group: u64, members: Vec<ChallengeId>, now_ms: u64, rng: &mut dyn Rng) {
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.is_running = true;
+        }
+        for member in members {
+            if let Some(course) = self.courses.get_mut(&member) {
+                course.begin(&self.policy, now_ms, rng);
             }
         }
     }
