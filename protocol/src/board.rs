@@ -86,6 +86,23 @@ pub struct Candidate<'board> {
     pub is_verified: bool,
 }
 
+/// Whose certificates of hardware count.
+#[derive(Clone, Debug)]
+struct Trusted {
+    keys: LogKeys,
+    /// From which provider on what was posted before is still to be looked at.
+    unchecked: Option<AccountId>,
+}
+
+/// What [`Board::check_certificates`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CertificateCheck {
+    /// How many signatures it checked: what takes the time.
+    pub signatures: usize,
+    /// Whether every listing on the board has been looked at now.
+    pub is_complete: bool,
+}
+
 /// The newest valid listing of each provider.
 ///
 /// Certificates of hardware are looked into only where [`Board::trust`] says whose count.
@@ -94,7 +111,7 @@ pub struct Board {
     posted: BTreeMap<AccountId, Posted>,
     providers_max: usize,
     /// Whose certificates of hardware count. Boxed: most boards of a simulated market have none.
-    trusted: Option<Box<LogKeys>>,
+    trusted: Option<Box<Trusted>>,
 }
 
 impl Default for Board {
@@ -114,16 +131,47 @@ impl Board {
         }
     }
 
-    /// Believes the certificates of hardware that these keys sign, in what is posted and in what comes; those of the
-    /// keys before no more, unless they are among these.
-    pub fn trust(&mut self, keys: LogKeys, now_ms: u64) {
-        if self.trusted.as_deref() == Some(&keys) {
+    /// Believes the certificates of hardware that these keys sign, in what comes from now on; those of the keys before no
+    /// more, unless they are among these. What is posted is looked at by [`Board::check_certificates`]: a full board has
+    /// signatures for seconds. No signature is checked here.
+    pub fn trust(&mut self, keys: LogKeys) {
+        let before = self.trusted.as_deref().map(|trusted| &trusted.keys);
+        if before == Some(&keys) {
             return;
         }
-        for posted in self.posted.values_mut() {
-            posted.certified = Certified::of(posted.opened.listing(), &keys, &Certified::default(), now_ms);
+        let remain = |before: &LogKeys| {
+            before.first() == keys.first() && before.keys().iter().all(|key| keys.contains(key.account()))
+        };
+        if !before.is_some_and(remain) {
+            for posted in self.posted.values_mut() {
+                posted.certified = Certified::default();
+            }
         }
-        self.trusted = Some(Box::new(keys));
+        let unchecked = self.posted.keys().next().copied();
+        self.trusted = Some(Box::new(Trusted { keys, unchecked }));
+    }
+
+    /// Looks at the certificates of the next listings, at most so many, that were posted before their signers were
+    /// [trusted](Board::trust). Until then they count as none, or as what the keys before said of them.
+    pub fn check_certificates(&mut self, listings_max: usize, now_ms: u64) -> CertificateCheck {
+        let mut check = CertificateCheck::default();
+        let Some(trusted) = self.trusted.as_deref_mut() else {
+            check.is_complete = true;
+            return check;
+        };
+        if let Some(first) = trusted.unchecked.take() {
+            let mut rest = self.posted.range_mut(first..);
+            for (_, posted) in rest.by_ref().take(listings_max) {
+                let listing = posted.opened.listing();
+                let (certified, signatures) =
+                    Certified::of(listing, &trusted.keys, &posted.certified, now_ms);
+                posted.certified = certified;
+                check.signatures += signatures;
+            }
+            trusted.unchecked = rest.next().map(|(provider, _)| *provider);
+        }
+        check.is_complete = trusted.unchecked.is_none();
+        check
     }
 
     /// Verifies a sealed listing and posts it where it is news.
@@ -180,17 +228,13 @@ impl Board {
 
     /// Those of a listing's certificates that count.
     fn certified(&self, listing: &Listing, now_ms: u64) -> Certified {
-        let Some(keys) = &self.trusted else {
+        let Some(trusted) = &self.trusted else {
             return Certified::default();
         };
         let known = self.posted.get(&listing.provider);
         let none = Certified::default();
-        Certified::of(
-            listing,
-            keys,
-            known.map_or(&none, |known| &known.certified),
-            now_ms,
-        )
+        let known = known.map_or(&none, |known| &known.certified);
+        Certified::of(listing, &trusted.keys, known, now_ms).0
     }
 
     fn has_room(&mut self, now_ms: u64) -> bool {

@@ -199,6 +199,7 @@ impl Mesh {
             checkpoints: Mutex::default(),
             watching: watch::Sender::new(false),
             board_version: watch::Sender::new(0),
+            unchecked: watch::Sender::new(()),
             peers: watch::Sender::new(BTreeSet::new()),
             listeners: watch::Sender::new(BTreeSet::new()),
             listening: watch::Sender::new(Vec::new()),
@@ -271,9 +272,10 @@ impl Mesh {
     }
 
     /// Believes the certificates of hardware in listings that these keys sign, instead of those of the keys before. Until
-    /// this is called nobody's hardware is verified on the board.
+    /// this is called nobody's hardware is verified on the board. Listings that are on it already are looked at one after
+    /// the other in the background.
     pub fn trust_certificates(&self, keys: &LogKeys) {
-        self.shared.trust(keys.clone(), (self.clock)());
+        self.shared.trust(keys.clone());
     }
 
     /// Watches a log: what its keys signed, and evidence against it, is heard by this peer and forwarded to others, for

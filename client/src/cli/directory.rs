@@ -20,7 +20,7 @@ pub(super) async fn read(settings: &Settings) -> anyhow::Result<(Board, AccountI
         .await
         .context("no client serves here, and the network can't be asked")?;
     let mut board = Board::default();
-    board.trust(client.log_keys().await?, unix_ms());
+    board.trust(client.log_keys().await?);
     for sealed in client.listings().await? {
         if let Err(error) = board.insert(&sealed, unix_ms()) {
             tracing::debug!(%error, "a listing of the coordinator's directory is invalid");

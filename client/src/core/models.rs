@@ -214,7 +214,7 @@ mod tests {
     fn a_model_is_listed_once_with_its_best_price() {
         let (chat, embeddings) = (JobKind::ChatCompletions, JobKind::Embeddings);
         let mut board = Board::default();
-        board.trust(LogKeys::new(account(COORDINATOR)), NOW);
+        board.trust(LogKeys::new(account(COORDINATOR)));
         post(
             &mut board,
             1,

@@ -290,7 +290,7 @@ pub(crate) mod tests {
 
     fn board() -> Board {
         let mut board = Board::default();
-        board.trust(LogKeys::new(keypair(COORDINATOR).account()), NOW);
+        board.trust(LogKeys::new(keypair(COORDINATOR).account()));
         post(&mut board, 1, vec![]);
         post(&mut board, 2, vec![certificate(2, 50, NOW)]);
         post(&mut board, 3, vec![certificate(3, 900, NOW)]);

@@ -21,15 +21,17 @@ pub(super) type WrittenCertificate = (usize, u64);
 
 impl Certified {
     /// Checks the certificates of a listing. What was `known` of the listing before it, of the same provider and with
-    /// the same keys, is not checked again: listings come every minute, certificates every few hours.
-    pub(super) fn of(listing: &Listing, keys: &LogKeys, known: &Self, now_ms: u64) -> Self {
-        let mut checked: Vec<Checked> = Vec::new();
+    /// some of these keys, is not checked again: listings come every minute, certificates every few hours. Also says how
+    /// many were.
+    pub(super) fn of(listing: &Listing, keys: &LogKeys, known: &Self, now_ms: u64) -> (Self, usize) {
+        let (mut checked, mut signatures): (Vec<Checked>, usize) = (Vec::new(), 0);
         for token in &listing.certificates {
             if checked.iter().any(|before| before.token == *token) {
                 continue;
             }
             let before = known.0.iter().find(|before| before.token == *token).cloned();
             let fresh = || {
+                signatures += 1;
                 let certificate = HardwareCertificate::open(token, keys, now_ms).ok()?;
                 let is_own = certificate.sub == listing.provider;
                 is_own.then(|| Checked {
@@ -39,7 +41,7 @@ impl Certified {
             };
             checked.extend(before.or_else(fresh));
         }
-        Self(checked.into_boxed_slice())
+        (Self(checked.into_boxed_slice()), signatures)
     }
 
     /// Which of the listing's certificates these are, to be written down, and when each was issued.
@@ -181,9 +183,14 @@ mod tests {
         candidate.is_verified
     }
 
+    /// Looks at everything.
+    fn look(board: &mut Board) {
+        assert!(board.check_certificates(usize::MAX, NOW).is_complete);
+    }
+
     fn board(signers: &[u8], certificates: Vec<String>) -> Board {
         let mut board = Board::default();
-        board.trust(keys(signers), NOW);
+        board.trust(keys(signers));
         let inserted = board.insert(&sealed(PROVIDER, NOW, certificates), NOW);
         assert_eq!(inserted, Ok(Insertion::New), "no reason to refuse the listing");
         board
@@ -256,9 +263,13 @@ mod tests {
         let token = certificate(COORDINATOR, PROVIDER, NOW);
         board.insert(&sealed(PROVIDER, NOW, vec![token]), NOW).unwrap();
         assert!(!is_verified(&board, NOW));
-        board.trust(keys(&[COORDINATOR]), NOW);
+        board.trust(keys(&[COORDINATOR]));
+        assert!(!is_verified(&board, NOW), "nothing is checked at once");
+        look(&mut board);
         assert!(is_verified(&board, NOW), "what is posted is looked at again");
-        board.trust(keys(&[OTHER]), NOW);
+        board.trust(keys(&[OTHER]));
+        assert!(!is_verified(&board, NOW), "at once");
+        look(&mut board);
         assert!(!is_verified(&board, NOW), "another coordinator's word");
     }
 
@@ -267,10 +278,16 @@ mod tests {
         let by_new = certificate(NEW_KEY, PROVIDER, NOW);
         let mut after = board(&[COORDINATOR], vec![by_new]);
         assert!(!is_verified(&after, NOW), "the hand-over is not known yet");
-        after.trust(keys(&[COORDINATOR, NEW_KEY]), NOW);
+        after.trust(keys(&[COORDINATOR, NEW_KEY]));
+        look(&mut after);
         assert!(is_verified(&after, NOW));
         let mut before = board(&[COORDINATOR], vec![certificate(COORDINATOR, PROVIDER, NOW)]);
-        before.trust(keys(&[COORDINATOR, NEW_KEY]), NOW);
+        before.trust(keys(&[COORDINATOR, NEW_KEY]));
+        assert!(
+            is_verified(&before, NOW),
+            "what is known stays, before anything is looked at"
+        );
+        look(&mut before);
         assert!(is_verified(&before, NOW));
     }
 
@@ -285,7 +302,7 @@ mod tests {
         let sealed = sealed(PROVIDER, NOW, tokens);
         let opened = Arc::new(OpenedListing::open(&sealed).unwrap());
         let mut board = Board::default();
-        board.trust(keys(&[COORDINATOR, NEW_KEY]), NOW);
+        board.trust(keys(&[COORDINATOR, NEW_KEY]));
         board.post(&opened, NOW).unwrap();
         let mut restored = Board::restore(board.snapshot(), |_| Some(opened.clone())).unwrap();
         let provider = keypair(PROVIDER).account();
@@ -295,7 +312,8 @@ mod tests {
                 .certificates(&provider, NOW)
                 .eq(board.certificates(&provider, NOW))
         );
-        restored.trust(keys(&[OTHER]), NOW);
+        restored.trust(keys(&[OTHER]));
+        look(&mut restored);
         assert_eq!(restored.certificates(&provider, NOW).count(), 1);
 
         let other = Arc::new(OpenedListing::open(&self::sealed(PROVIDER, NOW, vec![])).unwrap());
@@ -317,6 +335,85 @@ mod tests {
                 .count(),
             0
         );
+    }
+
+    fn posted(providers: &[u8], tokens: impl Fn(u8) -> Vec<String>) -> Board {
+        let mut board = Board::default();
+        for provider in providers {
+            board
+                .insert(&sealed(*provider, NOW, tokens(*provider)), NOW)
+                .unwrap();
+        }
+        board
+    }
+
+    /// A board that came before its signers is looked at in slices, none of which does more than it was told to.
+    #[test]
+    fn a_look_at_a_board_is_made_of_bounded_slices() {
+        let providers: Vec<u8> = (10..50).collect();
+        let two = |provider| {
+            let own = certificate(COORDINATOR, provider, NOW);
+            vec![own.clone(), own, certificate(OTHER, provider, NOW)]
+        };
+        let mut board = posted(&providers, two);
+        let count = |board: &Board| {
+            let held = |provider: &&u8| {
+                let account = keypair(**provider).account();
+                board.certificates(&account, NOW).next().is_some()
+            };
+            providers.iter().filter(held).count()
+        };
+        board.trust(keys(&[COORDINATOR]));
+        let (mut turns, mut signatures) = (0, 0);
+        loop {
+            let check = board.check_certificates(7, NOW);
+            assert!(check.signatures <= 2 * 7, "{check:?}");
+            (turns, signatures) = (turns + 1, signatures + check.signatures);
+            assert_eq!(count(&board), providers.len().min(turns * 7));
+            if check.is_complete {
+                break;
+            }
+        }
+        // One that is said twice is checked once.
+        assert_eq!((turns, signatures), (6, 80));
+        assert_eq!(board.check_certificates(7, NOW).signatures, 0, "nothing is left");
+        // After a hand-over only what did not hold before is looked at, and what did holds all the time.
+        board.trust(keys(&[COORDINATOR, NEW_KEY]));
+        assert_eq!(count(&board), 40);
+        assert_eq!(board.check_certificates(usize::MAX, NOW).signatures, 40);
+        assert_eq!(count(&board), 40);
+    }
+
+    /// What comes and goes between two slices is neither left out nor looked at with the wrong keys.
+    #[test]
+    fn what_changes_during_a_look_is_judged_all_the_same() {
+        let own = |provider| vec![certificate(COORDINATOR, provider, NOW)];
+        let providers: Vec<u8> = (10..20).collect();
+        let mut board = posted(&providers, own);
+        board.trust(keys(&[COORDINATOR]));
+        for (provider, slice) in (20..30).zip([0, 1, 2, 3].into_iter().cycle()) {
+            board.check_certificates(slice, NOW);
+            board.insert(&sealed(provider, NOW, own(provider)), NOW).unwrap();
+        }
+        while !board.check_certificates(1, NOW).is_complete {}
+        let mut all = posted(&[], own);
+        all.trust(keys(&[COORDINATOR]));
+        for provider in 10..30 {
+            all.insert(&sealed(provider, NOW, own(provider)), NOW).unwrap();
+            let account = keypair(provider).account();
+            assert_eq!(board.certificates(&account, NOW).count(), 1);
+            assert!(
+                board
+                    .certificates(&account, NOW)
+                    .eq(all.certificates(&account, NOW))
+            );
+        }
+        // Of several keys in a row the last ones count, also where the look at the ones before was not done.
+        board.trust(keys(&[OTHER]));
+        board.check_certificates(3, NOW);
+        board.trust(keys(&[COORDINATOR]));
+        look(&mut board);
+        assert!((10..30).all(|provider| board.certificates(&keypair(provider).account(), NOW).count() == 1));
     }
 
     proptest! {

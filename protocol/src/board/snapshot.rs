@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::certified::{Certified, WrittenCertificate};
-use super::{Board, Posted};
+use super::{Board, Posted, Trusted};
 use crate::identity::AccountId;
 use crate::listing::OpenedListing;
 use crate::log::checkpoint::LogKeys;
@@ -58,7 +58,7 @@ impl Board {
         };
         BoardSnapshot {
             providers_max: self.providers_max,
-            trusted: self.trusted.as_deref().map(accounts),
+            trusted: self.trusted.as_deref().map(|trusted| accounts(&trusted.keys)),
             posted: self.posted.values().map(written).collect(),
         }
     }
@@ -75,13 +75,13 @@ impl Board {
         let trusted = accounts.next().map(|first| {
             let mut keys = LogKeys::new(first);
             accounts.for_each(|account| keys.add_key(account));
-            Box::new(keys)
+            keys
         });
         let mut posted = BTreeMap::new();
         for written in snapshot.posted {
             let digest = written.listing;
             let opened = find(&digest).ok_or(BoardRestoreError::UnknownListing(digest))?;
-            let certified = match trusted.as_deref() {
+            let certified = match &trusted {
                 Some(keys) => Certified::read(&written.certified, opened.listing(), keys)
                     .ok_or(BoardRestoreError::Certificate(digest))?,
                 None => Certified::default(),
@@ -97,10 +97,12 @@ impl Board {
                 },
             );
         }
+        // What had not been looked at is not told apart: the look begins anew.
+        let unchecked = posted.keys().next().copied();
         Ok(Self {
             posted,
             providers_max: snapshot.providers_max,
-            trusted,
+            trusted: trusted.map(|keys| Box::new(Trusted { keys, unchecked })),
         })
     }
 }

@@ -12,6 +12,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::announcements::Announcements;
@@ -154,6 +155,8 @@ impl Driver {
         expiry_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watching = self.shared.watching.subscribe();
         watching.mark_changed();
+        let mut unchecked = self.shared.unchecked.subscribe();
+        unchecked.mark_changed();
         loop {
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
@@ -165,6 +168,11 @@ impl Driver {
                     if *watching.borrow_and_update() {
                         self.hear_checkpoints();
                     }
+                }
+                Ok(()) = unchecked.changed() => {
+                    self.shared.check_certificates((self.clock)());
+                    // A full board takes seconds: others get their turn in between.
+                    yield_now().await;
                 }
                 _ = tick.tick() => self.on_tick(),
                 _ = expiry_tick.tick() => self.shared.expire((self.clock)()),

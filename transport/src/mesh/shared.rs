@@ -12,6 +12,9 @@ use tokio::sync::watch;
 
 use super::checkpoints::CheckpointFilter;
 
+/// The listings whose certificates are looked at under one lock: eight signatures each at most, some milliseconds in all.
+const CHECKED_AT_ONCE: usize = 8;
+
 /// The state that handles read without asking the task.
 pub(super) struct Shared {
     pub(super) board: RwLock<Board>,
@@ -19,6 +22,8 @@ pub(super) struct Shared {
     /// Whether any log is watched.
     pub(super) watching: watch::Sender<bool>,
     pub(super) board_version: watch::Sender<u64>,
+    /// Changes when listings on the board have certificates to look at.
+    pub(super) unchecked: watch::Sender<()>,
     pub(super) peers: watch::Sender<BTreeSet<AccountId>>,
     /// The peers that listen to listings.
     pub(super) listeners: watch::Sender<BTreeSet<AccountId>>,
@@ -45,12 +50,29 @@ impl Shared {
     }
 
     /// Believes the certificates of hardware that these keys sign.
-    pub(super) fn trust(&self, keys: LogKeys, now_ms: u64) {
+    pub(super) fn trust(&self, keys: LogKeys) {
         self.board
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .trust(keys, now_ms);
+            .trust(keys);
         self.board_changed();
+        self.unchecked.send_replace(());
+    }
+
+    /// Looks at the certificates of some listings that were posted before their signers were trusted. What is left is
+    /// announced again, so that the board is never locked for long.
+    pub(super) fn check_certificates(&self, now_ms: u64) {
+        let check = self
+            .board
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .check_certificates(CHECKED_AT_ONCE, now_ms);
+        match check.is_complete {
+            true => self.board_changed(),
+            false => {
+                self.unchecked.send_replace(());
+            }
+        }
     }
 
     /// Forgets expired listings.
