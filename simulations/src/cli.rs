@@ -54,8 +54,10 @@ pub enum Command {
                             gristmill simulate resume churn"
     )]
     Resume(resume::Arguments),
-    /// Put the runs of a sweep together: tables, report and answer
-    #[command(after_help = "Example:\n  gristmill simulate merge war")]
+    /// Put the runs of a sweep, or of several folders, together: tables, report and answer
+    #[command(after_help = "Examples:\n  gristmill simulate merge war\n  \
+                            gristmill simulate merge war-here war-there --output war\n  \
+                            gristmill simulate merge price-war spot-prices --mixed --output prices")]
     Merge(merge::Arguments),
     /// Compare two results: digests, figures, and where two runs part
     ///

@@ -12,7 +12,6 @@ use thiserror::Error;
 pub mod comma_separated;
 pub mod difference;
 pub mod folder;
-pub mod histogram;
 pub mod merge;
 #[cfg(feature = "parquet")]
 pub mod parquet;
@@ -132,7 +131,7 @@ pub struct Distribution {
     pub name: String,
     /// Its unit; empty for a plain number.
     pub unit: String,
-    /// Largest value of a bucket and how many values lie in it, in ascending order. [`histogram`] makes them.
+    /// Largest value of a bucket and how many values lie in it, in ascending order.
     pub buckets: Vec<(f64, u64)>,
 }
 

@@ -10,6 +10,7 @@ pub mod config;
 pub mod event;
 mod figures;
 pub mod hardware_tally;
+mod histogram;
 pub(crate) mod kept;
 pub mod links;
 pub mod node;

@@ -76,6 +76,8 @@ fn what_is_wrong_is_said_before_anything_runs() {
             "sweep gossip-reach --output FOLDER/there",
             "there is there already",
         ),
+        ("merge FOLDER/there FOLDER/mine", "name it with --output"),
+        ("merge FOLDER/there --output FOLDER/new", "there"),
         ("resume FOLDER/mine.toml", "holds no stopped run"),
         ("resume FOLDER/there", "holds no sweep"),
         ("explain gossip-reach", "--job"),
@@ -132,6 +134,44 @@ fn a_stopped_run_goes_on_to_the_same_digest() {
         simulate("diff FOLDER/stopped FOLDER/whole", folder.path()),
         Ok(ExitCode::SUCCESS)
     );
+}
+
+#[test]
+fn runs_of_several_folders_are_put_together_and_mixed_only_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for run in [
+        format!("run {SMALL} --seed 1 --output FOLDER/here"),
+        format!("run {SMALL} --seed 2 --output FOLDER/there"),
+    ] {
+        assert_eq!(simulate(&run, folder.path()), Ok(ExitCode::SUCCESS));
+    }
+    let merge = "merge FOLDER/here FOLDER/there FOLDER/here --output FOLDER/both";
+    assert_eq!(simulate(merge, folder.path()), Ok(ExitCode::SUCCESS));
+    let both = read_experiment(&folder.path().join("both")).unwrap();
+    let seeds: Vec<u64> = both.runs.iter().map(|run| run.manifest.seed).collect();
+    assert_eq!(seeds, [1, 2, 1, 2], "two variants; what is there twice counts once");
+    assert!(both.answer.is_some());
+    assert!(simulate(merge, folder.path()).unwrap_err().contains("--force"));
+    assert_eq!(
+        simulate(&format!("{merge} --force"), folder.path()),
+        Ok(ExitCode::SUCCESS)
+    );
+    // The same under another name is another scenario.
+    std::fs::write(folder.path().join("mine.toml"), &both.runs[0].scenario).unwrap();
+    let mine = "run FOLDER/mine.toml --small --set duration_s=10 --seed 1 --output FOLDER/mine";
+    assert_eq!(simulate(mine, folder.path()), Ok(ExitCode::SUCCESS));
+    let merge = "merge FOLDER/both FOLDER/mine --output FOLDER/all";
+    let refused = simulate(merge, folder.path()).unwrap_err();
+    assert!(
+        refused.contains("gossip-reach, mine") && refused.contains("--mixed"),
+        "{refused}"
+    );
+    assert!(!folder.path().join("all").exists());
+    assert_eq!(
+        simulate(&format!("{merge} --mixed"), folder.path()),
+        Ok(ExitCode::SUCCESS)
+    );
+    assert_eq!(read_experiment(&folder.path().join("all")).unwrap().runs.len(), 6);
 }
 
 #[test]

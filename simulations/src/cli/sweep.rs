@@ -17,6 +17,7 @@ use super::progress::Progress;
 use super::{INTERRUPTED, machine, merge, run, slurm};
 use crate::results::RunResult;
 use crate::results::folder::{self, Existing};
+use crate::results::merge::Allowed;
 use crate::running;
 use crate::scenario::plan::{Plan, Recipe, Variant};
 
@@ -235,7 +236,7 @@ pub(super) fn go_on(folder: &Path, share: &Share, json: bool, stop: &AtomicBool)
     if share.task.is_some() {
         return Ok(ExitCode::SUCCESS);
     }
-    merge::merge_sweep(folder, &sweep, &plan, json)
+    merge::merge_sweep(folder, &sweep, &plan, Allowed::default(), json)
 }
 
 /// Runs assignments, as many at once as there are cores. False where it was stopped before all were done.

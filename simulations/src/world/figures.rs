@@ -5,9 +5,10 @@ mod hardware;
 use std::collections::BTreeMap;
 
 use super::MarketWorld;
+use super::histogram::Histogram;
 use super::node::{Role, Shard};
 use super::survey::Point;
-use super::tally::{Histogram, Tally, Unserved};
+use super::tally::{Tally, Unserved};
 use crate::engine::Simulation;
 
 /// A figure over time.
