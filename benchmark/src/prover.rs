@@ -13,6 +13,7 @@ mod cost;
 mod fold;
 mod host_fold;
 mod measure;
+mod offered;
 pub mod offline;
 mod operands;
 mod precision;
@@ -31,6 +32,7 @@ pub use claiming::{ClaimPercent, ClaimPercentError};
 pub use control::{AlwaysOpen, Control, Gate, Interruption, Listener, Phase, Progress, StopToken};
 pub use cost::CostedRounds;
 pub use measure::{MeasuredRate, Measurement, Prover};
+pub use offered::LeftOut;
 pub use show::{Challenger, ChallengerError, ShowError, show};
 pub use workload::Profile;
 

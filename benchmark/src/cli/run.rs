@@ -236,6 +236,9 @@ fn report(
     for (device, outcome) in outcomes {
         match outcome {
             Ok(outcome) => {
+                for remark in outcome.measurement.remarks() {
+                    writeln!(io::stderr(), "{device}: {remark}")?;
+                }
                 let (row, value) = told(&outcome, place)?;
                 rows.push(row);
                 values.push(value);

@@ -9,6 +9,7 @@ use super::budget::{self, Budget, BudgetError, PowerRule};
 use super::challenge::pause;
 use super::claiming::{Calibration, ClaimPercent, rate};
 use super::control::Control;
+use super::offered::{LeftOut, Offered, offered};
 use super::workload::Workload;
 use super::{ProverError, self_check, strips};
 use crate::challenge::commitment::Commitment;
@@ -49,8 +50,24 @@ pub struct Measurement {
     pub rates: Vec<MeasuredRate>,
     /// The precisions that it offers but does not compute exactly in.
     pub inexact: Vec<Precision>,
+    /// The precisions that it refuses to compute in, and why.
+    pub left_out: Vec<LeftOut>,
     /// Memory that a challenge of these matrices can fill, in bytes.
     pub memory_bytes: u64,
+}
+
+impl Measurement {
+    /// What the owner should know of precisions that are not offered, a sentence each.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        let inexact = self
+            .inexact
+            .iter()
+            .map(|precision| format!("{precision} is not shown: the device's products are not exact in it"));
+        let left_out = self.left_out.iter().map(|LeftOut { precision, reason }| {
+            format!("{precision} is not shown: the device or its driver can't compute in it ({reason})")
+        });
+        inexact.chain(left_out)
+    }
 }
 
 /// What was measured in one precision.
@@ -151,17 +168,14 @@ impl Prover {
             }
             rows *= 2;
         };
-        let mut rates = Vec::new();
-        let mut inexact = Vec::new();
-        for &precision in precisions(self.kind) {
-            match self_check::check(&mut workload, &matrices, precision, control) {
-                Err(ProverError::Inexact { .. }) => inexact.push(precision),
-                Err(error) => return Err(error),
-                Ok(()) => {
-                    rates.push(self.measure_precision(&mut workload, precision, control)?);
-                }
-            }
-        }
+        let Offered {
+            rates,
+            inexact,
+            left_out,
+        } = offered(precisions(self.kind), |precision| {
+            self_check::check(&mut workload, &matrices, precision, control)?;
+            self.measure_precision(&mut workload, precision, control)
+        })?;
         let rates_only = rates
             .iter()
             .map(|one: &MeasuredRate| one.throughput.multiply_adds_per_second);
@@ -170,6 +184,7 @@ impl Prover {
             dimension,
             rates,
             inexact,
+            left_out,
             memory_bytes: budget::claimable(self.memory, dimension, fastest),
         })
     }

@@ -150,6 +150,9 @@ impl Machine {
         let measured = tokio::task::spawn_blocking(move || {
             let mut prover = Prover::open(&device, &budget)?;
             let measurement = prover.measure(&measuring)?;
+            for remark in measurement.remarks() {
+                tracing::warn!(device = device.summary(), "{remark}");
+            }
             let fingerprint = HardwareDigest::from_bytes(Fingerprint::of(&device).digest());
             let claim = prover.claim(&measurement, percent, index, fingerprint);
             Ok((prover, claim))

@@ -150,6 +150,7 @@ fn a_measurement_claims_less_than_it_saw_and_stops_when_told() {
     let measurement = prover.measure(&Control::default()).unwrap();
     assert_eq!(measurement.rates.len(), 1);
     assert!(measurement.inexact.is_empty() && measurement.memory_bytes < 1 << 30);
+    assert_eq!(measurement.remarks().count(), 0);
     let fingerprint = gristmill_protocol::hardware::HardwareDigest::from_bytes([1; 32]);
     let claim = |percent| {
         let percent = ClaimPercent::new(percent).unwrap();
