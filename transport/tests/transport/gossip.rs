@@ -1,7 +1,14 @@
 //! Listings on the mesh.
 
 use gristmill_protocol::board::Insertion;
+use gristmill_protocol::hardware::{
+    CERTIFICATE_LIFE_SECONDS, CertifiedDevice, HardwareCertificate, HardwareDigest, HardwareKind, METHOD,
+    Precision, Throughput,
+};
+use gristmill_protocol::ids::ChallengeId;
+use gristmill_protocol::jws::Audience;
 use gristmill_protocol::listing::ListingError;
+use gristmill_protocol::log::checkpoint::LogKeys;
 use gristmill_transport::{Mesh, MeshConfig, PublishError, Published};
 
 use crate::hostile::HostilePeer;
@@ -93,6 +100,68 @@ async fn listings_of_a_directory_are_verified_and_posted() {
         Err(ListingError::Signature { .. })
     ));
     assert_eq!(sequence_on(&mesh, 8), None);
+}
+
+/// A coordinator's certificate for some hardware of a provider.
+fn certificate(coordinator: u8, provider: u8) -> String {
+    let iat = now_ms() / 1_000;
+    HardwareCertificate {
+        iss: account(coordinator),
+        sub: account(provider),
+        aud: Audience::One(account(coordinator)),
+        jti: ChallengeId::from_bytes([provider; 16]),
+        iat,
+        exp: iat + CERTIFICATE_LIFE_SECONDS,
+        shown_at: iat,
+        method: METHOD.into(),
+        device: CertifiedDevice {
+            kind: HardwareKind::Cpu,
+            index: 0,
+            name: "device".into(),
+            vendor: "maker".into(),
+            uuid: None,
+        },
+        memory_bytes: 1 << 30,
+        throughput: vec![Throughput {
+            precision: Precision::F32,
+            multiply_adds_per_second: 1 << 30,
+        }],
+        score: 10,
+        fingerprint: HardwareDigest::from_bytes([9; 32]),
+        fingerprint_changed: false,
+    }
+    .sign(&keypair(coordinator))
+}
+
+/// More listings than are looked at under one lock: the task goes on by itself until all are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_of_listings_that_came_before_the_coordinator_are_looked_at() {
+    let (mesh, _) = start(1, quic_only()).await;
+    let providers: Vec<u8> = (10..40).collect();
+    for provider in &providers {
+        let mut listing = listing(*provider, 1);
+        listing.certificates = vec![certificate(200, *provider)];
+        let sealed = listing.seal(&keypair(*provider)).unwrap();
+        assert_eq!(mesh.learn_listing(&sealed), Ok(Insertion::New));
+    }
+    let verified = || {
+        let holds = |provider: &&u8| {
+            mesh.with_board(|board| board.certificates(&account(**provider), now_ms()).count() == 1)
+        };
+        providers.iter().filter(holds).count()
+    };
+    assert_eq!(verified(), 0, "nobody's word counts yet");
+    let mut changes = mesh.changes();
+    mesh.trust_certificates(&LogKeys::new(account(200)));
+    soon(async {
+        // Whoever waits for changes hears of the end.
+        while verified() < providers.len() {
+            changes.changed().await.unwrap();
+        }
+    })
+    .await;
+    mesh.trust_certificates(&LogKeys::new(account(201)));
+    assert_eq!(verified(), 0, "another's word does not count for one moment");
 }
 
 /// A hostile peer at one end of the row, an honest listener at the other.
