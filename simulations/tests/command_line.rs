@@ -149,7 +149,11 @@ fn runs_of_several_folders_are_put_together_and_mixed_only_where_that_is_asked_f
     assert_eq!(simulate(merge, folder.path()), Ok(ExitCode::SUCCESS));
     let both = read_experiment(&folder.path().join("both")).unwrap();
     let seeds: Vec<u64> = both.runs.iter().map(|run| run.manifest.seed).collect();
-    assert_eq!(seeds, [1, 2, 1, 2], "two variants; what is there twice counts once");
+    assert_eq!(
+        seeds,
+        [1, 2, 1, 2],
+        "two variants; what is there twice counts once"
+    );
     assert!(both.answer.is_some());
     assert!(simulate(merge, folder.path()).unwrap_err().contains("--force"));
     assert_eq!(

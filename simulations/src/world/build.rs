@@ -86,7 +86,7 @@ fn consumer(world: &MarketWorld, node: NodeId, group: u16) -> Consumer {
     let mut random = Random::of_purpose(world.seed, "only verified", u64::from(node));
     consumer.only_verified = random.chance(defences.only_verified);
     if let (Some(_), Some(board)) = (defences.challenges_per_day, consumer.board.awake_mut()) {
-        board.trust(LogKeys::new(world.coordinator_account()), EPOCH_MS);
+        board.trust(LogKeys::new(world.coordinator_account()));
     }
     consumer
 }
