@@ -50,6 +50,10 @@ bugs! {
     ChannelLimitIgnored,
     /// A provider counts what it delivered of a cancelled job a second time.
     CancelledOutputCountedTwice,
+    /// A voucher that lets a provider go on does not wake it.
+    VoucherWakesNobody,
+    /// A provider's session does not end, and keeps its slot.
+    SessionNeverEnds,
     /// A consumer pays for a part of the window as soon as its job is accepted.
     PaidBeforeOutput,
     /// A consumer sends its next voucher only when it owes two windows.
@@ -70,8 +74,12 @@ bugs! {
     BreakerStaysOpen,
     /// A provider that was tried for a request is asked again for the same one.
     TriedProviderAskedAgain,
+    /// Of all who offer a model, only the cheapest one is ever looked at.
+    OnlyCheapestLookedAt,
     /// A client waits a day before it asks everybody once more.
     RetryWaitsADay,
+    /// A client asks nobody once more, and tells the program at once.
+    NeverRetried,
     /// The ledger adds vouchers up instead of taking the highest: one that comes again is paid again.
     VouchersAddedUp,
     /// The ledger pays vouchers above the channel's limit.

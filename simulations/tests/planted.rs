@@ -10,4 +10,5 @@
 
 mod planted {
     mod places;
+    mod runs;
 }

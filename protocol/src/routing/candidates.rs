@@ -113,6 +113,10 @@ pub fn fitting<'board>(
             meets(candidate, needs.constraints, constraint)
         })?;
     }
+    if planted::is(Bug::OnlyCheapestLookedAt) {
+        rest.sort_by_key(|candidate| candidate.offer.price.coefficient(Unit::OutputToken));
+        rest.truncate(1);
+    }
     keep(&mut rest, NoRoute::AllTried, |candidate| {
         (!asker.tried.contains(&candidate.listing.provider) || planted::is(Bug::TriedProviderAskedAgain))
             && candidate.offer.context_length > needs.context_length_above

@@ -73,6 +73,7 @@ impl RetryPlan {
     /// end at or after the deadline is not begun.
     pub fn next_wait_ms(&mut self, end: RoundEnd, now_ms: u64, random: &mut impl Rng) -> Option<u64> {
         match end {
+            _ if planted::is(Bug::NeverRetried) => None,
             RoundEnd::Failed { status, .. } if !is_worth_another_try(status) => None,
             // One more try covers a connection that broke. Somebody who fails twice is not waited for further where
             // nobody could take its place.

@@ -318,6 +318,9 @@ impl ProviderSession {
                 if raised {
                     effects.push(ProviderEffect::KeepVoucher(Box::new(voucher)));
                 }
+                if planted::is(Bug::VoucherWakesNobody) && !self.waiting.is_empty() {
+                    return;
+                }
                 self.deliver(channel, now_ms, effects);
             }
             Err(error) => {
@@ -483,6 +486,9 @@ impl ProviderSession {
         self.waiting.clear();
         self.state = State::Ended;
         self.deadline_ms = u64::MAX;
+        if planted::is(Bug::SessionNeverEnds) {
+            return;
+        }
         let (usage, cost) = (self.delivered.clone(), self.delivered_cost);
         effects.push(ProviderEffect::End(ProviderOutcome { reason, usage, cost }));
     }

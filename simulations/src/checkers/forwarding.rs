@@ -32,7 +32,7 @@ pub struct Passed {
 /// What one honest peer has passed on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forwarding {
-    /// The newest listing of each provider: its sequence and when it was issued.
+    /// The newest listing of each provider: its sequence, and when the last one that was no farewell was passed on.
     newest: BTreeMap<NodeId, (u64, u64)>,
 }
 
@@ -60,11 +60,11 @@ impl Forwarding {
             Some((newest, _)) if sequence <= newest => Some(format!("is not newer than {newest}")),
             // A farewell may come at once.
             Some((_, before_ms))
-                if listing.ttl_ms > 0 && issued_at_ms < before_ms.saturating_add(INTERVAL_MIN_MS) =>
+                if listing.ttl_ms > 0 && clock_ms < before_ms.saturating_add(INTERVAL_MIN_MS) =>
             {
                 Some(format!(
                     "comes {} ms after the one before",
-                    issued_at_ms.saturating_sub(before_ms)
+                    clock_ms.saturating_sub(before_ms)
                 ))
             }
             _ => None,
@@ -73,7 +73,11 @@ impl Forwarding {
             let message = format!("listing {sequence} of node {publisher} was passed on although it {wrong}");
             return Err(place.breach(RULE, message));
         }
-        self.newest.insert(publisher, (sequence, issued_at_ms));
+        let passed_ms = match newest {
+            Some((_, before_ms)) if listing.ttl_ms == 0 => before_ms,
+            _ => clock_ms,
+        };
+        self.newest.insert(publisher, (sequence, passed_ms));
         Ok(())
     }
 }
@@ -128,7 +132,7 @@ mod tests {
         assert_eq!(pass(listing(1, 0), 10), Ok(()));
         assert_eq!(pass(listing(2, 4_000), 4_010), Ok(()));
         has(pass(listing(2, 9_000), 9_000), "not newer");
-        has(pass(listing(3, 7_999), 8_000), "3999 ms after");
+        has(pass(listing(3, 7_999), 8_009), "3999 ms after");
         let forged = Passed {
             is_valid: false,
             ..listing(4, 20_000)

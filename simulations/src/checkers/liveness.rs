@@ -4,7 +4,7 @@
 //! That a job ended badly once says nothing: a consumer may have met three liars in a row. That one job after the other does
 //! while one and the same provider could have served each of them is a breach. So is a provider that was there all the time
 //! and fails one job after the other, a job that its program waits for longer than it has patience, and a slot that is held
-//! longer than all of a session's waits together. Looked at between epochs, from everybody's true state.
+//! longer than all of a session's waits together, and output that is held back although its consumer has paid. Looked at between epochs, from everybody's true state.
 //!
 //! Each bound follows from the shipped policy's own constants; none is tuned.
 
@@ -164,6 +164,22 @@ pub fn frees_slot(taken_us: u64, provider: NodeId, now_us: u64) -> Result<(), Br
         return Ok(());
     }
     let message = format!("a job has held its slot for {} s", held_us / 1_000_000);
+    Err(place(provider, now_us).breach(RULE, message))
+}
+
+/// A provider goes on with an answer as soon as it is paid.
+///
+/// # Errors
+/// The output that it holds back since then.
+pub fn goes_on(paid_us: u64, provider: NodeId, now_us: u64) -> Result<(), Breach> {
+    let held_us = now_us.saturating_sub(paid_us);
+    if held_us <= TOLD_WITHIN_US {
+        return Ok(());
+    }
+    let message = format!(
+        "output is held back for {} s although all before it is paid",
+        held_us / 1_000_000
+    );
     Err(place(provider, now_us).breach(RULE, message))
 }
 

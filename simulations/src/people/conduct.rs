@@ -96,6 +96,8 @@ pub trait ProviderConduct {
 pub struct Flood {
     /// Well signed ones of its own key, newer than allowed by the least interval between two.
     pub hasty: u32,
+    /// Farewells that are older than its listing: whoever took one would take the provider off the board.
+    pub stale: u32,
     /// Ones with a signature that does not hold.
     pub forged: u32,
     /// Ones of new keys, each valid: what an interval per key does not stop.

@@ -2,7 +2,7 @@
 //! endpoint of the shipped client has them.
 
 mod asking;
-mod attempts;
+pub(crate) mod attempts;
 pub(crate) mod funding;
 mod outcomes;
 
@@ -194,7 +194,7 @@ impl Consumer {
 
     /// The job that was asked first of those that wait: for which model, and when, in microseconds.
     pub(crate) fn longest_waiting(&self) -> Option<(ModelSize, u64)> {
-        let jobs = self.jobs.values();
+        let jobs = self.jobs.values().filter(|job| !job.is_over);
         jobs.map(|job| (job.request.model, job.asked_us))
             .min_by_key(|(_, asked_us)| *asked_us)
     }

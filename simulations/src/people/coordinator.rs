@@ -350,7 +350,10 @@ impl Coordinator {
         }
         for channel in self.book.expired_channels(scene.now_ms(), SWEPT_MAX) {
             let reason = CloseReason::Expired;
-            let _ = self.post(Entry::CloseChannel(CloseChannel { channel, reason }), scene)?;
+            let close = Entry::CloseChannel(CloseChannel { channel, reason });
+            let _ = self.post(close.clone(), scene)?;
+            // As a call that comes again because its answer was lost: it must change nothing.
+            let _ = self.post(close, scene)?;
         }
         Ok(())
     }

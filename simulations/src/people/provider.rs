@@ -106,8 +106,9 @@ struct Job {
     arrives_us: u64,
     /// For when a look at the deadline is planned, Unix milliseconds.
     looks_at_ms: u64,
-    /// When it was taken, in microseconds.
+    /// When it was taken, and when anything last happened to its session, in microseconds.
     came_us: u64,
+    moved_us: u64,
 }
 
 /// A channel, and what is known of its money.
@@ -209,6 +210,22 @@ impl Provider {
     pub(crate) fn price_of(&self, model: ModelSize) -> Option<Credits> {
         let offered = self.offers.iter().find(|offered| offered.model == model);
         offered.and_then(|offered| offered.price)
+    }
+
+    /// Since when it has held back output for which its consumer has paid, where a job is alone on its channel.
+    pub(crate) fn holds_back_since_us(&self) -> Option<u64> {
+        let is_paid = |job: &&Job| {
+            let others = self.jobs.values().filter(|other| other.channel == job.channel);
+            let is_blocked = matches!(job.engine, Engine::Runs { is_blocked: true, .. });
+            let has_paid = |channel: &Channel| {
+                // A slice is a quarter of the window at most.
+                let unpaid = channel.account.unpaid().microcredits();
+                unpaid <= channel.account.window().microcredits() / 2
+            };
+            is_blocked && self.channels.get(&job.channel).is_some_and(has_paid) && others.count() == 1
+        };
+        let jobs = self.jobs.values();
+        jobs.filter(is_paid).map(|job| job.moved_us).min()
     }
 
     fn note_whether_full(&mut self, scene: &Scene<'_, '_>) {

@@ -90,6 +90,8 @@ fn a_program_is_told_and_a_slot_is_freed_in_time() {
     let freed = |now_s: u64| frees_slot(0, PROVIDER, now_s * SECOND_US);
     // 30 s for the body, 900 s for the engine, 30 s for a voucher, 10 s for the last one; and 5 s.
     assert_eq!((freed(975), freed(976).is_err()), (Ok(()), true));
+    let goes_on = |now_s: u64| goes_on(0, PROVIDER, now_s * SECOND_US);
+    assert_eq!((goes_on(5), goes_on(6).is_err()), (Ok(()), true));
 }
 
 #[test]

@@ -220,7 +220,7 @@ impl Consumer {
         let [first] = asked.live.as_slice() else {
             return Ok(());
         };
-        if asked.first_us.is_some() || first.session.is_none() {
+        if asked.is_over || asked.first_us.is_some() || first.session.is_none() {
             return Ok(());
         }
         let elapsed_ms = now_us.saturating_sub(first.sent_us) / 1_000;

@@ -21,7 +21,7 @@ use crate::world::scene::Scene;
 
 /// Tokens of the template that a provider may count beside the body's bytes, and those that end an answer: what the
 /// client reserves for.
-const INPUT_TOKENS_BESIDE: u64 = 256;
+pub(crate) const INPUT_TOKENS_BESIDE: u64 = 256;
 const OUTPUT_TOKENS_BEYOND: u64 = 16;
 /// Most bytes of one message of an answer.
 const MESSAGE_MAX_BYTES: usize = 1 << 20;

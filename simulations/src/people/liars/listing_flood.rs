@@ -14,6 +14,8 @@ use crate::people::conduct::{Flood, ProviderConduct};
 pub struct ListingFlood {
     /// Well signed ones of its own key, sooner than allowed.
     pub hasty: u32,
+    /// Farewells that are older than its listing.
+    pub stale: u32,
     /// Ones with a signature that does not hold.
     pub forged: u32,
     /// Valid ones of keys that nobody has heard of.
@@ -24,6 +26,7 @@ impl ProviderConduct for ListingFlood {
     fn listings_to_flood(&self) -> Flood {
         Flood {
             hasty: self.hasty,
+            stale: self.stale,
             forged: self.forged,
             of_new_keys: self.of_new_keys,
         }

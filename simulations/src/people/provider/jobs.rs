@@ -130,6 +130,7 @@ impl Provider {
             arrives_us: 0,
             looks_at_ms: 0,
             came_us: scene.now_us(),
+            moved_us: scene.now_us(),
         };
         self.jobs.insert(stream, job);
         self.note_whether_full(scene);
@@ -193,6 +194,7 @@ impl Provider {
             else {
                 continue;
             };
+            job.moved_us = scene.now_us();
             let id = job.channel;
             let before = channel.account.delivered();
             if let ProviderEvent::Voucher(voucher) = &event {

@@ -15,6 +15,8 @@ use crate::world::scene::Scene;
 const REPEAT_AFTER_US: u64 = (LISTING_INTERVAL_MIN_MS + 1_000) * 1_000;
 /// A renewal leaves this much time before the listing before it expires.
 const RENEWED_BEFORE_MS: u64 = 15_000;
+/// How much older than the newest one a farewell is that somebody sends again.
+const STALE_BY_MS: u64 = 1_000;
 
 impl Provider {
     fn free_slots(&self, scene: &Scene<'_, '_>) -> u64 {
@@ -99,6 +101,18 @@ impl Provider {
                 ..listing.clone()
             };
             let sealed = hasty
+                .seal(&scene.keypair())
+                .map_err(|error| broken(scene, error))?;
+            scene.publish(self.next_sequence(), sealed, true);
+        }
+        for number in 0..u64::from(flood.stale) {
+            let stale = Listing {
+                sequence: listing.sequence.saturating_sub(STALE_BY_MS + number),
+                issued_at_ms: listing.issued_at_ms.saturating_sub(STALE_BY_MS),
+                ttl_ms: 0,
+                ..listing.clone()
+            };
+            let sealed = stale
                 .seal(&scene.keypair())
                 .map_err(|error| broken(scene, error))?;
             scene.publish(self.next_sequence(), sealed, true);

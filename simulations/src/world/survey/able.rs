@@ -4,6 +4,7 @@
 //! such answers in a program's patience is no witness, and neither is one beside so many others of whom nothing good is known that
 //! the shipped policy may ask them first.
 
+use gristmill_protocol::channel::window_part;
 use gristmill_protocol::job::JobKind;
 use gristmill_protocol::usage::{Unit, Usage};
 
@@ -14,6 +15,7 @@ use super::super::roster::Part;
 use crate::checkers::liveness::{self, Broken, ConsumerView, FailedJob, Witness};
 use crate::engine::{Breach, NodeId, shard_of, slot_of};
 use crate::people::consumer::Consumer;
+use crate::people::consumer::attempts::INPUT_TOKENS_BESIDE;
 use crate::people::consumer::funding::{CALL_US, CALLS_MAX};
 use crate::people::coordinator::{Coordinator, amount};
 use crate::people::job_text;
@@ -69,7 +71,7 @@ impl<'a> Market<'a> {
     /// The consumers with failed jobs, and who could have served them.
     ///
     /// # Errors
-    /// A program that is told nothing, or a slot that is held for ever.
+    /// A program that is told nothing, a slot that is held for ever, or output that is held back.
     pub(super) fn complaints(&self) -> Result<Vec<ConsumerView>, Breach> {
         let able = self.able()?;
         let mut views = Vec::new();
@@ -109,6 +111,9 @@ impl<'a> Market<'a> {
             };
             if let Some(taken_us) = provider.oldest_job_us() {
                 liveness::frees_slot(taken_us, node, self.now_us)?;
+            }
+            if let Some(paid_us) = provider.holds_back_since_us() {
+                liveness::goes_on(paid_us, node, self.now_us)?;
             }
             let Some(group) = self.world.config.providers.get(group) else {
                 continue;
@@ -217,11 +222,12 @@ impl<'a> Market<'a> {
         let Some(price) = able.provider.price_of(job.model) else {
             return false;
         };
-        // The window has room for the prompts of two such jobs.
-        let prompt = Usage::tokens(2 * job_text::body_bytes(job.input_tokens) as u64, 0);
+        // The part of the window that is extended to prompts has room for some such jobs side by side.
+        let prompt_tokens = job_text::body_bytes(job.input_tokens) as u64 + INPUT_TOKENS_BESIDE;
+        let prompts = Usage::tokens(ANSWERS_IN_PATIENCE * prompt_tokens, 0);
         let is_within_window = provider::price_of(price)
-            .cost(&prompt)
-            .is_ok_and(|cost| cost <= amount(able.group.credit_window.get()));
+            .cost(&prompts)
+            .is_ok_and(|cost| cost <= window_part(amount(able.group.credit_window.get())));
         let cap = unserved.group.max_price.get();
         let now_ms = self.world.clock_ms(unserved.node, self.now_us);
         let board = unserved.consumer.board.awake();

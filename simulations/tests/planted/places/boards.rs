@@ -47,6 +47,18 @@ pub(super) fn board() -> Board {
     board
 }
 
+/// A board with the listings of two.
+pub(super) fn board_of_two() -> Board {
+    let other = Keypair::from_secret(&[7; 32]);
+    let listing = Listing {
+        provider: other.account(),
+        ..listing(5, NOW)
+    };
+    let mut board = board();
+    board.insert(&listing.seal(&other).unwrap(), NOW).unwrap();
+    board
+}
+
 fn sealed(sequence: u64, issued_at_ms: u64) -> Vec<u8> {
     listing(sequence, issued_at_ms).seal(&provider()).unwrap()
 }

@@ -11,7 +11,7 @@ use gristmill_protocol::session::consumer::{
     ConsumerEvent, ConsumerSession, ConsumerTerms, ConsumerTimeouts,
 };
 use gristmill_protocol::session::provider::{
-    ProviderEvent, ProviderSession, ProviderTerms, ProviderTimeouts,
+    ProviderEffect, ProviderEvent, ProviderSession, ProviderTerms, ProviderTimeouts,
 };
 use gristmill_protocol::tokens::TicketClaims;
 use gristmill_protocol::usage::{Price, Usage};
@@ -40,6 +40,27 @@ pub(super) const PLACES: &[Place] = &[
         let before = channel.delivered();
         session.handle(ProviderEvent::Cancel, &mut channel, 0);
         channel.delivered() != before
+    }),
+    (Bug::VoucherWakesNobody, || {
+        let mut channel = provider_channel();
+        let mut session = answering(&mut channel);
+        let output = ProviderEvent::EngineOutput {
+            message: ANSWER.to_vec(),
+            meter: Usage::tokens(0, 5_000),
+        };
+        session.handle(output, &mut channel, 0);
+        let before = channel.delivered();
+        let paid = ProviderEvent::Voucher(Box::new(voucher(500)));
+        session.handle(paid, &mut channel, 0);
+        channel.delivered() == before
+    }),
+    (Bug::SessionNeverEnds, || {
+        let mut channel = provider_channel();
+        let mut session = answering(&mut channel);
+        let effects = session.handle(ProviderEvent::StreamClosed, &mut channel, 0);
+        !effects
+            .iter()
+            .any(|effect| matches!(effect, ProviderEffect::End(_)))
     }),
     (Bug::PaidBeforeOutput, || {
         let mut channel = consumer_channel();

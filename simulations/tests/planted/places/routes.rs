@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gristmill_protocol::identity::Keypair;
+use gristmill_protocol::board::Board;
+use gristmill_protocol::identity::{AccountId, Keypair};
 use gristmill_protocol::job::JobKind;
 use gristmill_protocol::planted::Bug;
 use gristmill_protocol::routing::affinity::PrefixDigests;
@@ -15,7 +16,7 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use super::Place;
-use super::boards::{MODEL, NOW, board, coordinator, provider};
+use super::boards::{MODEL, NOW, board, board_of_two, coordinator, provider};
 
 pub(super) const PLACES: &[Place] = &[
     (Bug::BreakerStaysOpen, || {
@@ -24,32 +25,44 @@ pub(super) const PLACES: &[Place] = &[
         !breaker.admits(86_400_000)
     }),
     (Bug::TriedProviderAskedAgain, || {
-        let needs = Needs {
-            kind: JobKind::ChatCompletions,
-            model: MODEL,
-            capabilities: &BTreeMap::new(),
-            body_bytes: 1,
-            output_tokens_max: None,
-            choices: 1,
-            context_length_above: 0,
-            constraints: &Constraints::default(),
-            prefix: &PrefixDigests::default(),
-        };
-        let asker = Asker {
-            account: Keypair::from_secret(&[2; 32]).account(),
-            coordinator: coordinator().account(),
-            tried: &BTreeSet::from([provider().account()]),
-            funded: &BTreeSet::new(),
-        };
-        fitting(&board(), &needs, &asker, &ProviderRecords::default(), NOW).is_ok()
+        fitting_beside(&board(), &BTreeSet::from([provider().account()])) > 0
+    }),
+    (Bug::OnlyCheapestLookedAt, || {
+        fitting_beside(&board_of_two(), &BTreeSet::new()) < 2
     }),
     (Bug::RetryWaitsADay, || {
-        let failed = RoundEnd::Failed {
-            status: 502,
-            is_alone: false,
-        };
-        let mut random = ChaCha8Rng::seed_from_u64(1);
-        let wait_ms = RetryPlan::new(None).next_wait_ms(failed, 0, &mut random).unwrap();
-        wait_ms > 10_000
+        wait_after_failure_ms().is_some_and(|wait_ms| wait_ms > 10_000)
     }),
+    (Bug::NeverRetried, || wait_after_failure_ms().is_none()),
 ];
+
+/// How many may be asked where these were asked before.
+fn fitting_beside(board: &Board, tried: &BTreeSet<AccountId>) -> usize {
+    let needs = Needs {
+        kind: JobKind::ChatCompletions,
+        model: MODEL,
+        capabilities: &BTreeMap::new(),
+        body_bytes: 1,
+        output_tokens_max: None,
+        choices: 1,
+        context_length_above: 0,
+        constraints: &Constraints::default(),
+        prefix: &PrefixDigests::default(),
+    };
+    let asker = Asker {
+        account: Keypair::from_secret(&[2; 32]).account(),
+        coordinator: coordinator().account(),
+        tried,
+        funded: &BTreeSet::new(),
+    };
+    fitting(board, &needs, &asker, &ProviderRecords::default(), NOW).map_or(0, |fitting| fitting.len())
+}
+
+fn wait_after_failure_ms() -> Option<u64> {
+    let failed = RoundEnd::Failed {
+        status: 502,
+        is_alone: false,
+    };
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    RetryPlan::new(None).next_wait_ms(failed, 0, &mut random)
+}
