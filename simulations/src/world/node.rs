@@ -24,7 +24,6 @@ pub struct Node {
 }
 
 /// What a node does beside relaying gossip.
-#[expect(clippy::large_enum_variant, reason = "each node's is in a box of its own")]
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Role {
     Coordinator(Coordinator),
