@@ -248,7 +248,7 @@ fn seconds(number: f64) -> String {
     if number.abs() >= 0.0005 && number.abs() < 1.0 {
         return format!("{} ms", short(number * 1_000.0));
     }
-    scaled(number, &[(86_400.0, "days"), (3_600.0, "h"), (120.0, "")], "s")
+    scaled(number, &[(86_400.0, "d"), (3_600.0, "h"), (120.0, "")], "s")
 }
 
 fn scaled(number: f64, units: &[(f64, &str)], unit: &str) -> String {
