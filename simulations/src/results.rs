@@ -335,8 +335,26 @@ const WHICH: [&str; 8] = [
     "_largest",
 ];
 
-/// The unit that the end of a metric's name tells: `age_p99_s` is in seconds, and so is `age_s_p99`. Empty for a plain
-/// number.
+/// Sums of a market that are in microcredits, in all or of a group as in `settled.home`.
+const IN_MICROCREDITS: [&str; 14] = [
+    "delivered",
+    "settled",
+    "owed",
+    "paid",
+    "paid_per_million_output_tokens",
+    "provider_unpaid",
+    "provider_lost_vouchers",
+    "consumer_unpromised",
+    "starter_given",
+    "starter_farmed",
+    "book_issued",
+    "book_fees",
+    "book_settled",
+    "book_held",
+];
+
+/// The unit that the end of a metric's name tells: `age_p99_s` is in seconds, and so is `age_s_p99`; sums of money are in
+/// microcredits. Empty for a plain number.
 #[must_use]
 pub fn unit_of(metric: &str) -> &'static str {
     const ENDINGS: [(&str, &str); 13] = [
@@ -354,6 +372,10 @@ pub fn unit_of(metric: &str) -> &'static str {
         ("_ms", "ms"),
         ("_s", "s"),
     ];
+    let whole = metric.split('.').next().unwrap_or(metric);
+    if IN_MICROCREDITS.contains(&whole) {
+        return "µcr";
+    }
     let bare = WHICH
         .iter()
         .find_map(|which| metric.strip_suffix(which))

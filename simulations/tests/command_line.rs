@@ -229,6 +229,20 @@ fn a_sweep_becomes_a_job_array() {
     assert_eq!(simulate(&sweep, folder.path()), Ok(ExitCode::SUCCESS));
     let script = std::fs::read_to_string(folder.path().join("sweep/sweep.sbatch")).unwrap();
     assert!(script.contains("#SBATCH --array=0-5\n"), "{script}");
+    // What the script's tasks do, one after the other, and the same sweep without a cluster.
+    for task in 0..6 {
+        let run = format!("resume FOLDER/sweep --task {task} --of 6 --jobs 1");
+        assert_eq!(simulate(&run, folder.path()), Ok(ExitCode::SUCCESS));
+    }
+    assert_eq!(
+        simulate("merge FOLDER/sweep", folder.path()),
+        Ok(ExitCode::SUCCESS)
+    );
+    let local = format!("sweep {SMALL} --seeds 3 --output FOLDER/local");
+    assert_eq!(simulate(&local, folder.path()), Ok(ExitCode::SUCCESS));
+    let of = |name: &str| digests(&read_experiment(&folder.path().join(name)).unwrap().runs);
+    assert_eq!(of("sweep").len(), 6);
+    assert_eq!(of("sweep"), of("local"));
 }
 
 #[test]

@@ -168,7 +168,8 @@ impl Summary {
         chosen.map(|(_, metric)| metric).take(count).collect()
     }
 
-    fn differs(&self, metric: &str) -> bool {
+    /// Whether a metric is not the same in all variants.
+    pub(super) fn differs(&self, metric: &str) -> bool {
         let mut means = self
             .variants
             .iter()

@@ -104,6 +104,7 @@ fn units_are_in_the_names() {
         ("paid_microcredits", "µcr"),
         ("gossip_delivery_ms_p99", "ms"),
         ("gossip_bytes_per_node", "B"),
+        ("settled.home", "µcr"),
         ("providers", ""),
     ] {
         assert_eq!(unit_of(name), unit, "{name}");

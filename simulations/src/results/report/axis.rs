@@ -53,6 +53,10 @@ impl Axis {
         if low == 0.0 && high == 0.0 {
             high = 1.0;
         }
+        if low == high && range == Range::Level && low > 0.0 {
+            // A share that is always 1 has an axis up to 1.
+            low = 0.0;
+        }
         if low == high {
             let room = low.abs() / 2.0;
             (low, high) = (low - room, high + room);
@@ -209,6 +213,10 @@ mod tests {
             ["0.1", "0.2", "0.5", "1", "2", "5"]
         );
         assert_eq!(ticks(&[-1.0, 1.0], Range::Level), ["−1", "−0.5", "0", "0.5", "1"]);
+        assert_eq!(
+            ticks(&[1.0, 1.0], Range::Level),
+            ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+        );
         assert_eq!(ticks(&[], Range::Level), ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
     }
 

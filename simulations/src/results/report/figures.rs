@@ -16,6 +16,9 @@ const MAX_POINTS: usize = 400;
 /// The most bars of a plot.
 const MAX_BARS: usize = 24;
 
+/// For how many seconds of virtual time what a run showed last still counts.
+const LATE_S: f64 = 1.0;
+
 const BAND: &str = "The band is the 95 % confidence interval of the mean over seeds.";
 
 /// Every plot as HTML, in the order in which they are read.
@@ -49,7 +52,8 @@ pub fn figures(experiment: &Experiment, summary: &Summary) -> Vec<String> {
             .map(|distribution| (&*distribution.name, &*distribution.unit))
     }) {
         let plot = cumulative(experiment, summary, &shown, name);
-        if !plot.lines.is_empty() {
+        // A value that never differs is in the table of all figures.
+        if plot.lines.iter().any(|line| line.points.len() > 1) {
             figures.push(plot.figure(figures.len()));
         }
     }
@@ -85,7 +89,7 @@ fn over_variants(summary: &Summary, metric: &str, id: usize) -> Option<String> {
         let value = variant.parameters.get(parameter).and_then(|value| number(value));
         if let (Some(x), Some(sample)) = (value, variant.metrics.get(metric)) {
             let label = others(summary, variant, parameter);
-            let point = point(x, sample);
+            let point = point(x, &possible(sample, metric));
             match lines.iter_mut().find(|line| line.label == label) {
                 Some(line) => line.points.push(point),
                 None => lines.push(Line {
@@ -131,6 +135,20 @@ fn note(lines: usize, has_band: bool) -> String {
     band.to_owned()
 }
 
+/// Without the part of an interval that no value can be in: below nothing for what was never below it, beyond all for a share.
+fn possible(sample: &Sample, metric: &str) -> Sample {
+    let mut sample = *sample;
+    if let Some((low, high)) = &mut sample.interval {
+        if sample.smallest >= 0.0 {
+            *low = low.max(0.0);
+        }
+        if unit_of(metric) == "share" && sample.largest <= 1.0 {
+            *high = high.min(1.0);
+        }
+    }
+    sample
+}
+
 fn point(x: f64, sample: &Sample) -> Point {
     Point {
         x,
@@ -160,7 +178,7 @@ fn bars(summary: &Summary, metric: &str, along: String) -> Bars {
         let value = only.and_then(|name| variant.parameters.get(name).cloned());
         Some((
             value.unwrap_or_else(|| varied_label(summary, variant)),
-            point(0.0, sample),
+            point(0.0, &possible(sample, metric)),
         ))
     };
     let all: Vec<(String, Point)> = summary.variants.iter().filter_map(bar).collect();
@@ -282,7 +300,8 @@ fn shown_note(first: Option<&str>, shown: &[&Variant], summary: &Summary) -> Str
     parts.join(" ")
 }
 
-/// The mean at each time that every run has.
+/// The mean at the times of the first run, while every run lasts: of a run that was looked at at other times, what it
+/// showed last.
 fn mean_over_seeds(runs: &[&RunResult], name: &str) -> Vec<Point> {
     let found = runs
         .iter()
@@ -292,15 +311,19 @@ fn mean_over_seeds(runs: &[&RunResult], name: &str) -> Vec<Point> {
         return Vec::new();
     };
     let at = |points: &&[(f64, f64)], at_s: f64| {
-        let place = points.binary_search_by(|point| point.0.total_cmp(&at_s)).ok()?;
-        Some(points.get(place)?.1)
+        let (last_s, _) = *points.last()?;
+        let seen = points.partition_point(|point| point.0 <= at_s);
+        // The ends of two runs may lie a little apart.
+        (at_s <= last_s + LATE_S)
+            .then(|| points.get(seen.checked_sub(1)?))?
+            .map(|point| point.1)
     };
     let mean = |(at_s, value): &(f64, f64)| {
         let mut values = vec![*value];
         for points in rest {
             values.push(at(points, *at_s)?);
         }
-        Some(point(*at_s, &Sample::of(&values)?))
+        Some(point(*at_s, &possible(&Sample::of(&values)?, name)))
     };
     first.iter().filter_map(mean).collect()
 }
@@ -400,12 +423,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_over_seeds_is_of_times_that_all_have() {
+    fn a_mean_over_seeds_is_of_what_each_showed_last() {
         let mut runs = [run_of(&[], 1), run_of(&[], 2)];
-        runs[0].series[0].points = vec![(0.0, 1.0), (10.0, 2.0), (20.0, 3.0)];
-        runs[1].series[0].points = vec![(0.0, 3.0), (15.0, 9.0), (20.0, 5.0)];
+        runs[0].series[0].points = vec![(0.0, 1.0), (10.0, 2.0), (20.0, 3.0), (40.0, 7.0)];
+        runs[1].series[0].points = vec![(0.0, 3.0), (15.0, 9.0), (19.5, 5.0)];
         let points = mean_over_seeds(&[&runs[0], &runs[1]], "known_providers");
-        assert_eq!(places(&points), [(0.0, 2.0), (20.0, 4.0)]);
+        // The second run ends before 40 s.
+        assert_eq!(places(&points), [(0.0, 2.0), (10.0, 2.5), (20.0, 4.0)]);
         assert!(
             points[0]
                 .interval

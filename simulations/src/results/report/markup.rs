@@ -62,7 +62,10 @@ fn strip_unit(name: &str) -> &str {
 /// Words with their unit in brackets: "age p99 (s)".
 #[must_use]
 pub fn with_unit(words: &str, unit: &str) -> String {
-    if unit.is_empty() || words.ends_with(unit) {
+    let is_said = words
+        .strip_suffix(unit)
+        .is_some_and(|before| before.ends_with(' '));
+    if unit.is_empty() || is_said {
         return words.to_owned();
     }
     format!("{words} ({unit})")

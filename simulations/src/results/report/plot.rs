@@ -107,6 +107,9 @@ impl Frame {
         let is_power = plot.shape == Shape::Marked && x.is_logarithmic() && spread.is_logarithmic();
         let y = if is_power {
             spread
+        } else if plot.shape == Shape::Stepped {
+            // Shares of all, from none to all.
+            Axis::of(ends(), Range::FromZero)
         } else {
             Axis::of(ends(), Range::Level)
         };

@@ -170,11 +170,16 @@ pub(super) fn growth(page: &mut String, summary: &Summary) {
     let Some(parameter) = main_parameter(summary).filter(|parameter| spans_much(summary, parameter)) else {
         return;
     };
+    let foremost = summary.foremost(MAX_HEADLINE);
     let fitted = summary
         .metrics
         .iter()
-        .filter(|metric| varies(summary, metric))
-        .filter_map(|metric| Some((metric, summary.growth(metric, parameter)?)));
+        .filter(|metric| summary.differs(metric))
+        .filter_map(|metric| Some((metric, summary.growth(metric, parameter)?)))
+        .filter(|(metric, growth)| {
+            let is_sure = growth.interval.is_none_or(|(low, high)| low > 0.0 || high < 0.0);
+            is_sure || foremost.contains(&metric.as_str())
+        });
     let _ = writeln!(page, "<h2>Growth with {}</h2>", Text(&words(parameter)));
     begin_table(page, "Growth");
     page.push_str(
@@ -198,19 +203,10 @@ pub(super) fn growth(page: &mut String, summary: &Summary) {
     let _ = writeln!(
         page,
         "</tbody>\n</table></div>\n<p class=\"caption\">Least squares on logarithms of the means: a figure grows as {} to \
-         the power of the exponent. Where little is explained, it does not grow as a power.</p>",
+         the power of the exponent. Where little is explained, it does not grow as a power. Beside the figures above, those \
+         are shown whose exponent is not 0 by its interval.</p>",
         Text(&words(parameter))
     );
-}
-
-/// Whether a metric is not the same in all variants.
-fn varies(summary: &Summary, metric: &str) -> bool {
-    let mut means = summary
-        .variants
-        .iter()
-        .filter_map(|variant| Some(variant.metrics.get(metric)?.mean));
-    let first = means.next();
-    means.any(|mean| Some(mean) != first)
 }
 
 fn spans_much(summary: &Summary, parameter: &str) -> bool {
