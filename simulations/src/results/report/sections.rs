@@ -128,7 +128,9 @@ pub(super) fn headline(page: &mut String, summary: &Summary) {
     begin_table(page, "Figures of each variant");
     let names: Vec<&String> = summary.varied.keys().collect();
     for name in &names {
-        let _ = write!(page, "<th scope=\"col\">{}</th>", Text(name));
+        // Keys are long: a line may end at each of their points.
+        let parts: Vec<String> = name.split('.').map(|part| Text(part).to_string()).collect();
+        let _ = write!(page, "<th scope=\"col\">{}</th>", parts.join(".<wbr>"));
     }
     if names.is_empty() {
         page.push_str("<th scope=\"col\">Variant</th>");
