@@ -11,36 +11,18 @@ cross-traffic. SimGrid's Python actors are threads of the system: that bounds ho
 """
 
 import gc
-import json
 import os
-import resource
-import sys
 import threading
-import time
-from array import array
 
 import simgrid
+from flood import Watch, arguments
 from simgrid import Actor, Engine, LinkInRoute, Mailbox, NetZone, this_actor
 
-DEGREE = 8
 LOOK_EVERY = 256
 END_S = 600.0
 
-
-def processor_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-numbers = array("I")
-with open(sys.argv[1], "rb") as file:
-    numbers.frombytes(file.read())
-nodes, messages = numbers[0], numbers[1]
-access = numbers[2 : 2 + nodes].tolist()
-flat = numbers[2 + nodes : 2 + nodes + DEGREE * nodes].tolist()
-neighbours = [flat[node * DEGREE : (node + 1) * DEGREE] for node in range(nodes)]
-publications = numbers[2 + nodes + DEGREE * nodes :].tolist()
-seconds = float(sys.argv[2])
+network, seconds = arguments()
+nodes, neighbours, publications = network.nodes, network.neighbours, network.publications
 
 threading.stack_size(64 * 1024)
 engine = Engine(
@@ -71,35 +53,18 @@ def add_way(name, latency_s, source, target):
 hosts = []
 for node in range(nodes):
     host = add_host(str(node), 1e9)
-    add_way(f"to {node}", access[node] / 1e6, None, host)
+    add_way(f"to {node}", network.access[node] / 1e6, None, host)
     add_way(f"from {node}", 0, host, None)
     hosts.append(host)
 zone.seal()
 mailboxes = [Mailbox.by_name(str(node)) for node in range(nodes)]
 seen = [0] * nodes
 deliveries = duplicates = delivered_us_sum = 0
-started = used = 0.0
 
 
 def tell(complete: bool) -> None:
-    print(
-        json.dumps(
-            {
-                "simulator": f"simgrid {simgrid.simgrid_version}",
-                "nodes": nodes,
-                "messages": messages,
-                "events": deliveries + duplicates,
-                "deliveries": deliveries,
-                "duplicates": duplicates,
-                "delivered_us_sum": delivered_us_sum,
-                "complete": complete,
-                "wall_s": time.perf_counter() - started,
-                "processor_s": processor_seconds() - used,
-                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            }
-        ),
-        flush=True,
-    )
+    name = f"simgrid {simgrid.simgrid_version}"
+    watch.tell(name, network, deliveries, duplicates, delivered_us_sum, complete)
     # Ending thousands of actors one by one is no part of what is measured.
     os._exit(0)
 
@@ -120,7 +85,7 @@ def receive(node, bit, sender):
         deliveries += 1
         delivered_us_sum += round(Engine.clock * 1e6)
         forward(node, bit, sender)
-    if (deliveries + duplicates) % LOOK_EVERY == 0 and processor_seconds() - used > seconds:
+    if (deliveries + duplicates) % LOOK_EVERY == 0 and watch.processor_seconds() > seconds:
         tell(False)
 
 
@@ -133,10 +98,10 @@ def live(node):
 
 
 def publish():
-    order = sorted((publications[2 * message + 1], message) for message in range(messages))
-    for at_us, message in order:
+    order = sorted((at_us, message, node) for message, (node, at_us) in enumerate(publications))
+    for at_us, message, node in order:
         this_actor.sleep_until(at_us / 1e6)
-        receive(publications[2 * message], 1 << message, publications[2 * message])
+        receive(node, 1 << message, node)
     this_actor.sleep_until(END_S)
     tell(True)
 
@@ -145,5 +110,5 @@ for node in range(nodes):
     Actor.create(str(node), hosts[node], live, node)
 Actor.create("publish", hosts[0], publish)
 gc.disable()
-started, used = time.perf_counter(), processor_seconds()
+watch = Watch()
 engine.run()

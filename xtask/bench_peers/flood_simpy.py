@@ -10,22 +10,11 @@ same receipts.
 """
 
 import gc
-import json
-import resource
 import signal
-import sys
-import time
-from array import array
 
 import simpy
+from flood import Watch, arguments
 from simpy.events import NORMAL, Event
-
-DEGREE = 8
-
-
-def processor_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 class TooLong(BaseException):
@@ -52,19 +41,11 @@ class Receipt(Event):
         self.sender = sender
 
 
-numbers = array("I")
-with open(sys.argv[1], "rb") as file:
-    numbers.frombytes(file.read())
-nodes, messages = numbers[0], numbers[1]
-access = numbers[2 : 2 + nodes].tolist()
-flat = numbers[2 + nodes : 2 + nodes + DEGREE * nodes].tolist()
-neighbours = [flat[node * DEGREE : (node + 1) * DEGREE] for node in range(nodes)]
-publications = numbers[2 + nodes + DEGREE * nodes :].tolist()
-seconds = float(sys.argv[2])
-
+network, seconds = arguments()
+access, neighbours = network.access, network.neighbours
 env = simpy.Environment()
 schedule = env.schedule
-seen = [0] * nodes
+seen = [0] * network.nodes
 deliveries = duplicates = delivered_us_sum = 0
 
 
@@ -82,34 +63,17 @@ def receive(receipt):
             schedule(Receipt(env, (receive,), neighbour, bit, node), NORMAL, access[neighbour])
 
 
-for message in range(messages):
-    node, at_us = publications[2 * message], publications[2 * message + 1]
+for message, (node, at_us) in enumerate(network.publications):
     schedule(Receipt(env, (receive,), node, 1 << message, node), NORMAL, at_us)
 # What the garbage collector costs is no part of the simulator: there are no cycles.
 gc.disable()
 complete = True
 signal.signal(signal.SIGVTALRM, too_long)
 signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-started, used = time.perf_counter(), processor_seconds()
+watch = Watch()
 try:
     env.run()
 except TooLong:
     complete = False
 signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-print(
-    json.dumps(
-        {
-            "simulator": f"simpy {simpy.__version__}",
-            "nodes": nodes,
-            "messages": messages,
-            "events": deliveries + duplicates,
-            "deliveries": deliveries,
-            "duplicates": duplicates,
-            "delivered_us_sum": delivered_us_sum,
-            "complete": complete,
-            "wall_s": time.perf_counter() - started,
-            "processor_s": processor_seconds() - used,
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        }
-    )
-)
+watch.tell(f"simpy {simpy.__version__}", network, deliveries, duplicates, delivered_us_sum, complete)
