@@ -3,8 +3,9 @@
 //!
 //! That a job ended badly once says nothing: a consumer may have met three liars in a row. That one job after the other does
 //! while one and the same provider could have served each of them is a breach. So is a provider that was there all the time
-//! and fails one job after the other, a job that its program waits for longer than it has patience, and a slot that is held
-//! longer than all of a session's waits together, and output that is held back although its consumer has paid. Looked at between epochs, from everybody's true state.
+//! and fails one job after the other, a job that its program waits for longer than it has patience, a slot that is held
+//! longer than all of a session's waits together, and output that is held back although its consumer has paid. Looked at
+//! between epochs, from everybody's true state.
 //!
 //! Each bound follows from the shipped policy's own constants; none is tuned.
 
