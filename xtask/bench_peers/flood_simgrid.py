@@ -70,10 +70,12 @@ def tell(complete: bool) -> None:
 
 
 def forward(node, bit, sender):
-    payload = (bit, node)
     for neighbour in neighbours[node]:
         if neighbour != sender:
-            mailboxes[neighbour].put_init(payload, 1).detach()
+            # Whoever receives it drops what SimGrid keeps of it with it: a detached message would stand in one list with
+            # all others that are on their way, and be looked for there.
+            payload = [bit, node, None]
+            payload[2] = mailboxes[neighbour].put_async(payload, 1)
 
 
 def receive(node, bit, sender):
@@ -93,7 +95,7 @@ def live(node):
     mailbox = mailboxes[node]
     mailbox.set_receiver(Actor.self())
     while True:
-        bit, sender = mailbox.get()
+        bit, sender, _way = mailbox.get()
         receive(node, bit, sender)
 
 

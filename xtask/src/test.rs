@@ -2,7 +2,7 @@
 
 mod chromium;
 mod clients;
-mod debian;
+pub(crate) mod debian;
 pub(crate) mod environment;
 pub(crate) mod packages;
 mod postgres;

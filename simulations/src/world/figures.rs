@@ -218,8 +218,9 @@ impl Figures {
         }
     }
 
-    /// `bytes_per_idle_node`: the engine's and the overlay's own for a node that relays gossip, what it heard lately
-    /// that has forgotten what it heard, and nothing else. `protocol_bytes_per_node`: what the machines of the protocol take beside, on average.
+    /// `bytes_per_idle_node`: the engine's and the overlay's own for a node that relays gossip, does nothing else and
+    /// has forgotten what it heard; left out where there is none. `protocol_bytes_per_node`: what the machines of the
+    /// protocol take beside, on average.
     fn of_memory(&mut self, shards: &[&mut Shard]) {
         let (mut nodes, mut idle, mut idle_bytes, mut protocol_bytes) = (0_u64, 0_u64, 0_u64, 0_u64);
         for node in shards.iter().flat_map(|shard| &shard.nodes) {
@@ -230,7 +231,9 @@ impl Figures {
                 idle_bytes += bytes as u64;
             }
         }
-        self.set("bytes_per_idle_node", share(idle_bytes, idle));
+        if idle > 0 {
+            self.set("bytes_per_idle_node", share(idle_bytes, idle));
+        }
         self.set("protocol_bytes_per_node", share(protocol_bytes, nodes));
     }
 

@@ -3,6 +3,7 @@
 
 mod programs;
 mod scenario;
+mod simgrid;
 
 use std::path::PathBuf;
 
@@ -24,26 +25,28 @@ pub(crate) struct Arguments {
     /// Nodes of the flood in SimPy
     #[arg(long, default_value_t = 100_000)]
     simpy_nodes: u32,
-    /// Nodes of the flood in SimGrid, whose Python actors are threads of the system
-    #[arg(long, default_value_t = 4_000)]
+    /// Nodes of the flood in SimGrid's own C++, which is installed where it is missing
+    #[arg(long, default_value_t = 100_000)]
     simgrid_nodes: u32,
     /// Most processor seconds of a peer; what it did until then counts
     #[arg(long, default_value_t = 120)]
     peer_seconds: u32,
-    /// A Python that has SimGrid, such as the system's with Debian's `python3-simgrid`. Without it SimGrid is built
-    /// from PyPI, which takes a compiler, `CMake`, Boost and half an hour
+    /// A Python that has SimGrid (such as the system's with Debian's `python3-simgrid`), for the same flood in Python
     #[arg(long)]
     simgrid_python: Option<PathBuf>,
+    /// Nodes of that flood; its actors are threads of the system
+    #[arg(long, default_value_t = 4_000)]
+    simgrid_python_nodes: u32,
     /// Events that wait in the hold model
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 62_500, 1_000_000])]
     pending: Vec<u32>,
-    /// Virtual seconds of the scenario
-    #[arg(long, default_value_t = 90)]
+    /// Virtual seconds of the scenario where its growth with nodes is measured
+    #[arg(long, default_value_t = 30)]
     scenario_seconds: u32,
-    /// Leave out what SimGrid does
+    /// Leave out SimGrid in C++
     #[arg(long)]
     without_simgrid: bool,
-    /// Leave out the whole scenario
+    /// Leave out the scenarios
     #[arg(long)]
     without_scenario: bool,
 }
@@ -58,6 +61,10 @@ const HEAP_TARGET: f64 = 3.0;
 const IDLE_NODE_TARGET: f64 = 256.0;
 /// Memory of a run of a million nodes.
 const MEMORY_TARGET_GIB: f64 = 24.0;
+/// The scenario that is run at growing numbers of nodes.
+const GOSSIP: &str = "simulations/scenarios/gossip-reach.toml";
+/// One in which nothing happens.
+const IDLE: &str = "simulations/examples/measure/idle.toml";
 /// In what order of increments the hold model runs.
 const INCREMENTS: [&str; 4] = ["exponential", "bimodal", "gossip", "burst"];
 
@@ -90,14 +97,18 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         &programs,
         programs.simpy(arguments.simpy_nodes, arguments.peer_seconds)?,
     )?;
-    let simgrid = if arguments.without_simgrid {
-        None
-    } else {
+    let mut simgrid = Vec::new();
+    if !arguments.without_simgrid {
         eprintln!("a flood of {} nodes in SimGrid …", arguments.simgrid_nodes);
-        let python = arguments.simgrid_python.as_deref();
-        let flood = programs.simgrid(python, arguments.simgrid_nodes, arguments.peer_seconds)?;
-        Some(compared(&programs, flood)?)
-    };
+        let flood = programs.simgrid(arguments.simgrid_nodes, arguments.peer_seconds)?;
+        simgrid.push(compared(&programs, flood)?);
+    }
+    if let Some(python) = &arguments.simgrid_python {
+        let nodes = arguments.simgrid_python_nodes;
+        eprintln!("a flood of {nodes} nodes in SimGrid's Python …");
+        let flood = programs.simgrid_python(python, nodes, arguments.peer_seconds)?;
+        simgrid.push(compared(&programs, flood)?);
+    }
     let mut holds = Vec::new();
     for pending in &arguments.pending {
         for increments in INCREMENTS {
@@ -105,17 +116,40 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             holds.push(programs.hold(*pending, increments)?);
         }
     }
-    let mut growth = Vec::new();
-    if !arguments.without_scenario {
-        for nodes in &arguments.nodes {
-            for threads in [1, 2] {
-                eprintln!("the scenario with {nodes} nodes on {threads} threads …");
-                growth.push(programs.scenario(*nodes, threads, arguments.scenario_seconds)?);
-            }
-        }
-    }
-    tell(&floods, &simpy, simgrid.as_ref(), &holds, &growth);
+    let scenarios = if arguments.without_scenario {
+        None
+    } else {
+        Some(Scenarios::measure(&programs, arguments)?)
+    };
+    tell(&floods, &simpy, &simgrid, &holds, scenarios.as_ref());
     Ok(())
+}
+
+/// Whole scenarios.
+#[derive(Debug, Serialize)]
+struct Scenarios {
+    /// That of gossip for a while, by its nodes, on one thread.
+    growth: Vec<Growth>,
+    /// As long as it says, with the most nodes.
+    whole: Growth,
+    /// As many nodes where nobody publishes.
+    idle: Growth,
+}
+
+impl Scenarios {
+    fn measure(programs: &Programs, arguments: &Arguments) -> anyhow::Result<Self> {
+        let mut growth = Vec::new();
+        for nodes in &arguments.nodes {
+            eprintln!("the scenario with {nodes} nodes on one thread …");
+            growth.push(programs.scenario(GOSSIP, *nodes, 1, Some(arguments.scenario_seconds))?);
+        }
+        let most = arguments.nodes.iter().max().copied().unwrap_or_default();
+        eprintln!("the whole scenario with {most} nodes on two threads …");
+        let whole = programs.scenario(GOSSIP, most, 2, None)?;
+        eprintln!("{most} nodes that hear nothing …");
+        let idle = programs.scenario(IDLE, most, 2, None)?;
+        Ok(Self { growth, whole, idle })
+    }
 }
 
 /// The engine's flood of the network that a peer was given; what comes out must be the same.
@@ -132,18 +166,27 @@ fn compared(programs: &Programs, peer: Flood) -> anyhow::Result<Compared> {
     })
 }
 
-fn tell(floods: &[Flood], simpy: &Compared, simgrid: Option<&Compared>, holds: &[Hold], growth: &[Growth]) {
+fn tell(
+    floods: &[Flood],
+    simpy: &Compared,
+    simgrid: &[Compared],
+    holds: &[Hold],
+    scenarios: Option<&Scenarios>,
+) {
     let mut rows: Vec<(String, String)> = floods.iter().map(flood_row).collect();
     rows.push(peer_row(simpy, SIMPY_TARGET));
-    rows.extend(simgrid.map(|simgrid| peer_row(simgrid, SIMGRID_TARGET)));
+    rows.extend(simgrid.iter().map(|simgrid| peer_row(simgrid, SIMGRID_TARGET)));
     rows.extend(holds.iter().map(hold_row));
-    rows.extend(growth.iter().map(growth_row));
-    let alone: Vec<&Growth> = growth.iter().filter(|one| one.threads == 1).collect();
-    let exponent = exponent(&alone);
-    rows.extend(exponent.map(|exponent| {
-        let value = format!("processor time grows as nodes^{exponent:.2}");
-        ("the scenario by its nodes".to_owned(), value)
-    }));
+    let exponent = scenarios.and_then(|scenarios| exponent(&scenarios.growth));
+    if let Some(scenarios) = scenarios {
+        rows.extend(scenarios.growth.iter().map(|run| growth_row("scenario", run)));
+        rows.extend(exponent.map(|exponent| {
+            let value = format!("processor time grows as nodes^{exponent:.2}");
+            ("the scenario by its nodes".to_owned(), value)
+        }));
+        rows.push(growth_row("whole scenario", &scenarios.whole));
+        rows.push(growth_row("nobody publishes", &scenarios.idle));
+    }
     let rows: Vec<(&str, String)> = rows
         .iter()
         .map(|(name, value)| (name.as_str(), value.clone()))
@@ -163,7 +206,7 @@ fn tell(floods: &[Flood], simpy: &Compared, simgrid: Option<&Compared>, holds: &
             "simgrid_target": SIMGRID_TARGET,
             "holds": holds,
             "heap_target": HEAP_TARGET,
-            "scenario": growth,
+            "scenarios": scenarios,
             "scenario_exponent": exponent,
             "idle_node_bytes_target": IDLE_NODE_TARGET,
             "memory_gib_target": MEMORY_TARGET_GIB,
@@ -216,18 +259,21 @@ fn hold_row(hold: &Hold) -> (String, String) {
     )
 }
 
-fn growth_row(growth: &Growth) -> (String, String) {
-    (
-        format!("scenario, {} nodes, {} threads", growth.nodes, growth.threads),
+fn growth_row(name: &str, growth: &Growth) -> (String, String) {
+    let idle = growth.bytes_per_idle_node.map_or_else(String::new, |bytes| {
         format!(
-            "{} events per second and core ({} events, {:.1} s by the clock, {:.2} GiB of {MEMORY_TARGET_GIB:.0}); \
-             {:.0} bytes an idle node (target {IDLE_NODE_TARGET:.0}) and {:.0} of the protocol's",
+            "; {bytes:.0} bytes an idle node (target {IDLE_NODE_TARGET:.0}) and {:.0} of the protocol's",
+            growth.protocol_bytes_per_node
+        )
+    });
+    (
+        format!("{name}, {} nodes, {} threads", growth.nodes, growth.threads),
+        format!(
+            "{} events per second and core ({} events, {:.1} s by the clock, {:.2} GiB of {MEMORY_TARGET_GIB:.0}){idle}",
             millions(growth.events_per_core_second()),
             growth.events,
             growth.wall_s,
             gibibytes(growth.peak_rss_bytes),
-            growth.bytes_per_idle_node,
-            growth.protocol_bytes_per_node
         ),
     )
 }

@@ -7,7 +7,7 @@ use anyhow::bail;
 use super::environment::{Workplace, output, succeed};
 
 /// Installs packages as root on a Debian; elsewhere says what to do instead.
-pub(super) fn install(workplace: &Workplace, packages: &[&str], instead: &str) -> anyhow::Result<()> {
+pub(crate) fn install(workplace: &Workplace, packages: &[&str], instead: &str) -> anyhow::Result<()> {
     let root = output(workplace.command("id").arg("-u")).is_ok_and(|user| user.trim() == "0");
     if !(root && Path::new("/usr/bin/apt-get").exists()) {
         let names = packages.join(" ");

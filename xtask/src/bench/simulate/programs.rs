@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::scenario::Growth;
+use super::simgrid;
 use crate::test::environment::{Workplace, output, succeed};
 use crate::test::packages::Environments;
 
@@ -130,25 +131,29 @@ impl Programs {
         self.peer(&python, "flood_simpy.py", nodes, seconds)
     }
 
-    /// With a Python that has SimGrid, or one that is made from PyPI.
-    pub(super) fn simgrid(&self, python: Option<&Path>, nodes: u32, seconds: u32) -> anyhow::Result<Flood> {
-        let made;
-        let python = match python {
-            Some(python) => python,
-            None => {
-                made = Environments::at(&self.workplace, &self.definitions, "bench-peers")?
-                    .python("simgrid")
-                    .context(
-                        "SimGrid can't be built; install a C++ compiler, CMake and Boost (on Debian: g++ cmake \
-                         libboost-dev), or name a Python that has it with --simgrid-python",
-                    )?;
-                &made
-            }
-        };
+    /// In C++, as SimGrid itself is written: its Python actors are threads of the system, which bounds their number.
+    pub(super) fn simgrid(&self, nodes: u32, seconds: u32) -> anyhow::Result<Flood> {
+        let program = simgrid::build(&self.workplace, &self.definitions, self.folder.path())?;
+        let network = self.network(nodes)?;
+        json(&output(
+            Command::new(program).arg(network).arg(seconds.to_string()),
+        )?)
+    }
+
+    /// With a Python that has SimGrid.
+    pub(super) fn simgrid_python(&self, python: &Path, nodes: u32, seconds: u32) -> anyhow::Result<Flood> {
         self.peer(python, "flood_simgrid.py", nodes, seconds)
     }
 
     fn peer(&self, python: &Path, script: &str, nodes: u32, seconds: u32) -> anyhow::Result<Flood> {
+        let network = self.network(nodes)?;
+        let mut command = Command::new(python);
+        command.arg(self.definitions.join(script)).arg(network);
+        json(&output(command.arg(seconds.to_string()))?)
+    }
+
+    /// Writes the network of a flood for another simulator.
+    fn network(&self, nodes: u32) -> anyhow::Result<PathBuf> {
         let network = self.folder.path().join("network");
         succeed(
             Command::new(&self.measure)
@@ -156,9 +161,7 @@ impl Programs {
                 .arg("--output")
                 .arg(&network),
         )?;
-        let mut command = Command::new(python);
-        command.arg(self.definitions.join(script)).arg(&network);
-        json(&output(command.arg(seconds.to_string()))?)
+        Ok(network)
     }
 
     pub(super) fn hold(&self, pending: u32, increments: &'static str) -> anyhow::Result<Hold> {
@@ -190,13 +193,22 @@ impl Programs {
         })
     }
 
-    pub(super) fn scenario(&self, nodes: u32, threads: u32, seconds: u32) -> anyhow::Result<Growth> {
+    /// Runs a scenario, for as long as it says or for so many seconds of virtual time.
+    pub(super) fn scenario(
+        &self,
+        scenario: &str,
+        nodes: u32,
+        threads: u32,
+        seconds: Option<u32>,
+    ) -> anyhow::Result<Growth> {
         let mut command = Command::new(&self.measure);
         command
-            .args(["simulate", "run", "simulations/scenarios/gossip-reach.toml"])
+            .args(["simulate", "run", scenario, "--seed", "7"])
             .args(["--nodes", &nodes.to_string(), "--threads", &threads.to_string()])
-            .args(["--set", &format!("duration_s={seconds}"), "--seed", "7"])
             .current_dir(&self.workplace.root);
+        if let Some(seconds) = seconds {
+            command.args(["--set", &format!("duration_s={seconds}")]);
+        }
         let ran = command
             .output()
             .with_context(|| format!("{} can't be started", self.measure.display()))?;

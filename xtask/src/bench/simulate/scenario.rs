@@ -1,4 +1,4 @@
-//! The whole scenario of gossip by its number of nodes.
+//! Whole scenarios by their number of nodes.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,8 @@ pub(super) struct Growth {
     pub(super) wall_s: f64,
     pub(super) peak_rss_bytes: u64,
     pub(super) digest: String,
-    pub(super) bytes_per_idle_node: f64,
+    /// None where all nodes remember what they heard.
+    pub(super) bytes_per_idle_node: Option<f64>,
     pub(super) protocol_bytes_per_node: f64,
     /// Of the whole process, the building of the world included.
     #[serde(default)]
@@ -27,7 +28,7 @@ impl Growth {
 
 /// How processor time grows with nodes: the slope of the least squares of their logarithms. None of fewer than two.
 #[expect(clippy::cast_precision_loss, reason = "a few runs, of millions of nodes")]
-pub(super) fn exponent(runs: &[&Growth]) -> Option<f64> {
+pub(super) fn exponent(runs: &[Growth]) -> Option<f64> {
     let points: Vec<(f64, f64)> = runs
         .iter()
         .map(|run| ((run.nodes as f64).ln(), run.processor_s.ln()))
@@ -55,7 +56,7 @@ mod tests {
             wall_s: processor_s,
             peak_rss_bytes: 1,
             digest: String::new(),
-            bytes_per_idle_node: 1.0,
+            bytes_per_idle_node: None,
             protocol_bytes_per_node: 1.0,
             processor_s,
         }
@@ -64,9 +65,9 @@ mod tests {
     #[test]
     fn the_exponent_is_that_of_the_power_law() {
         let runs = [run(10, 3.0), run(100, 60.0), run(1_000, 1_200.0)];
-        let fitted = exponent(&runs.iter().collect::<Vec<_>>()).unwrap();
+        let fitted = exponent(&runs).unwrap();
         assert!((fitted - 20_f64.log10()).abs() < 1e-9, "{fitted}");
-        assert_eq!(exponent(&[&runs[0]]), None);
+        assert_eq!(exponent(&runs[..1]), None);
         assert_eq!(exponent(&[]), None);
     }
 }
