@@ -44,8 +44,9 @@ impl ScenarioArguments {
         if let Some(nodes) = self.nodes {
             fill_up(&mut plan, nodes)?;
         }
-        // Every variant is read before the first one runs.
-        for variant in plan.variants().with_context(what)? {
+        // Every variant is read before the first one runs, and what the file says where they differ from it.
+        let unvaried = plan.unvaried().with_context(what)?;
+        for variant in [unvaried].into_iter().chain(plan.variants().with_context(what)?) {
             variant.read::<MarketConfig>().with_context(what)?;
         }
         Ok(plan)

@@ -218,6 +218,12 @@ impl Document {
         self.root().map(|_| ())
     }
 
+    /// Whether a whole key has a value.
+    pub(super) fn has_value(&self, key: &str) -> bool {
+        self.root()
+            .is_ok_and(|root| place_of(root.get_ref(), key).is_some())
+    }
+
     /// A mistake with its place.
     fn mistake(&self, error: &toml::de::Error) -> DocumentError {
         let message = taught(&error.message().trim_end().replace('\n', "; "));

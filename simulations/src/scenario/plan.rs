@@ -230,6 +230,24 @@ impl Plan {
         }
     }
 
+    /// The world as the file says it, before any key is varied: no run is of it, but a mistake in it is one. A varied
+    /// key without a value of its own has its first one.
+    ///
+    /// # Errors
+    /// [`PlanError`] where a value does not fit.
+    pub fn unvaried(&self) -> Result<Variant, PlanError> {
+        let mut document = self.document.clone();
+        for Dimension { key, values } in &self.dimensions {
+            if let (false, Some(first)) = (document.has_value(key), values.first()) {
+                document.change_exactly(key.clone(), first)?;
+            }
+        }
+        Ok(Variant {
+            parameters: BTreeMap::new(),
+            document,
+        })
+    }
+
     /// Every combination of the varied values, the last key changing fastest.
     ///
     /// # Errors

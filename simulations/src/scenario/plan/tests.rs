@@ -176,6 +176,23 @@ fn mistakes_in_the_file_name_line_key_and_mending() {
 }
 
 #[test]
+fn a_mistake_in_a_value_that_is_varied_is_one() {
+    let unvaried = |text: &str| {
+        let unvaried = plan(text).unvaried().unwrap();
+        unvaried.read::<Config>().map_err(|error| error.to_string())
+    };
+    assert_eq!(unvaried(TEXT).unwrap().network.loss.get(), 0.01);
+    let lossy = TEXT.replacen("loss = 0.01", "loss = 1.5", 1);
+    assert!(read(&plan(&lossy)).is_ok(), "no variant has it");
+    assert_eq!(
+        unvaried(&lossy).unwrap_err().split(": 1.5").next(),
+        Some("line 6, key network.loss")
+    );
+    let without = TEXT.replacen("loss = 0.01", "", 1);
+    assert_eq!(unvaried(&without).unwrap().network.loss.get(), 0.0);
+}
+
+#[test]
 fn mistakes_in_a_change_name_the_change() {
     let cases = [
         ("network.loss=1.5", "network.loss=1.5: 1.5 is out of bounds"),
