@@ -35,8 +35,11 @@ pub struct Manifest {
     pub version: String,
     /// Name of the scenario.
     pub scenario: String,
-    /// BLAKE3 of the scenario's text as it was run, in hexadecimal.
+    /// BLAKE3 of the scenario's text, in hexadecimal.
     pub scenario_digest: String,
+    /// What was changed of that text in all runs of the experiment, by whole key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub changes: BTreeMap<String, String>,
     /// What the scenario asks.
     pub question: String,
     /// What this run answers, in a sentence.
@@ -151,7 +154,7 @@ pub struct Listing {
 pub struct RunResult {
     /// Where it comes from.
     pub manifest: Manifest,
-    /// The scenario's text as it was run.
+    /// The scenario's text, without what was changed in it.
     pub scenario: String,
     /// Figures by name. The end of a name tells the unit, see [`unit_of`].
     pub metrics: BTreeMap<String, f64>,

@@ -102,6 +102,7 @@ pub fn finish(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             scenario: plan.name.clone(),
             scenario_digest: RunResult::digest_of(plan.text()),
+            changes: changed_in_all(variant),
             question: plan.question.clone(),
             answer: None,
             headline: plan.answer.headline.clone(),
@@ -143,6 +144,15 @@ pub fn finish(
     let answer = answer(plan, std::slice::from_ref(&result)).ok();
     result.manifest.answer = answer.filter(|answer| !answer.is_empty());
     result
+}
+
+/// What was changed of the file's text, without what is varied.
+fn changed_in_all(variant: &Variant) -> BTreeMap<String, String> {
+    let changes = variant.changes().iter();
+    changes
+        .filter(|change| !variant.parameters.contains_key(&change.key))
+        .map(|Change { key, value }| (key.clone(), value.clone()))
+        .collect()
 }
 
 /// Seconds of virtual time.

@@ -47,11 +47,18 @@ fn what_is_wrong_is_said_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mine.toml");
     std::fs::write(&file, "# Why?\nduration_s = 10\nbystander = 3\n").unwrap();
+    let varied =
+        "# Why?\nduration_s = 10\n[defences]\nonly_verified = 1.5\n[vary]\nonly_verified = [0.0, 1.0]\n";
+    std::fs::write(folder.path().join("varied.toml"), varied).unwrap();
     std::fs::create_dir(folder.path().join("there")).unwrap();
     for (arguments, part) in [
         (
             "run FOLDER/mine.toml",
             "mine.toml is no scenario: line 3, key bystander: unknown field `bystander`",
+        ),
+        (
+            "run FOLDER/varied.toml",
+            "varied.toml is no scenario: line 4, key defences.only_verified: 1.5 is out of bounds",
         ),
         ("run FOLDER/absent.toml", "absent.toml could not be read"),
         (
@@ -111,6 +118,26 @@ fn a_result_is_replaced_only_by_force() {
 }
 
 #[test]
+fn a_sentence_that_cannot_be_made_takes_no_figure_away() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nobody publishes, so that there is nothing that could reach anyone.
+    let run = format!("run {SMALL} --set publishers.count=0 --output FOLDER/silent");
+    assert_eq!(
+        simulate(&run, folder.path()),
+        Ok(ExitCode::FAILURE),
+        "not as the scenario expects"
+    );
+    let silent = read_experiment(&folder.path().join("silent")).unwrap();
+    assert_eq!(silent.answer, None);
+    assert!(
+        silent
+            .runs
+            .iter()
+            .all(|run| run.metrics["listings_published"] == 0.0)
+    );
+}
+
+#[test]
 fn a_stopped_run_goes_on_to_the_same_digest() {
     let folder = tempfile::tempdir().unwrap();
     let stopped = simulate_until(
@@ -128,6 +155,7 @@ fn a_stopped_run_goes_on_to_the_same_digest() {
         simulate(&format!("run {SMALL} --output FOLDER/whole"), folder.path()),
         Ok(ExitCode::SUCCESS)
     );
+    assert!(!folder.path().join("stopped.stopped").exists(), "it is finished");
     let runs = |name| read_experiment(&folder.path().join(name)).unwrap().runs;
     assert_eq!(digests(&runs("stopped")), digests(&runs("whole")));
     assert_eq!(
@@ -159,6 +187,17 @@ fn runs_of_several_folders_are_put_together_and_mixed_only_where_that_is_asked_f
     assert_eq!(
         simulate(&format!("{merge} --force"), folder.path()),
         Ok(ExitCode::SUCCESS)
+    );
+    let changed = format!("run {SMALL} --set network.loss=1000 --seed 3 --output FOLDER/changed");
+    assert_eq!(simulate(&changed, folder.path()), Ok(ExitCode::SUCCESS));
+    let refused = simulate(
+        "merge FOLDER/here FOLDER/changed --output FOLDER/all",
+        folder.path(),
+    )
+    .unwrap_err();
+    assert!(
+        refused.contains("network.loss is what the file says in one and 1000 in another"),
+        "{refused}"
     );
     // The same under another name is another scenario.
     std::fs::write(folder.path().join("mine.toml"), &both.runs[0].scenario).unwrap();

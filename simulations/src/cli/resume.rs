@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{run, sweep};
+use super::{INTERRUPTED, run, sweep};
 use crate::engine::Simulation;
 use crate::results::RunResult;
 use crate::scenario::plan::{Recipe, Variant};
@@ -58,7 +58,13 @@ pub(super) fn resume(arguments: &Arguments, json: bool, stop: &AtomicBool) -> an
         .recipe
         .plan()
         .with_context(|| format!("{} is damaged", place.display()))?;
-    run::go_on(paused, &plan, Some(snapshot), json, stop)
+    let ended = run::go_on(paused, &plan, Some(snapshot), json, stop)?;
+    // Stopped again, it has written its file anew, in this very place as a rule.
+    if ended != ExitCode::from(INTERRUPTED) {
+        std::fs::remove_file(place)
+            .with_context(|| format!("{} is finished and could not be removed", place.display()))?;
+    }
+    Ok(ended)
 }
 
 /// Where a stopped run is kept: beside its results, or in the current folder.

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use anyhow::Context;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde::Serialize;
@@ -17,7 +16,8 @@ use crate::scenario::plan::Plan;
 struct Summary<'a> {
     scenario: &'a str,
     question: &'a str,
-    answer: String,
+    /// None where the sentence cannot be made of these runs, such as of one variant where it compares several.
+    answer: Option<String>,
     /// Of the largest run.
     nodes: u64,
     seed: u64,
@@ -31,27 +31,23 @@ struct Summary<'a> {
     unexpected: Vec<String>,
     wall_s: f64,
     threads: u32,
-    bytes_per_idle_node: f64,
+    /// Of the largest run, where any node of it is idle at its end.
+    bytes_per_idle_node: Option<f64>,
     protocol_bytes_per_node: f64,
     runs: Vec<Value>,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn summary<'a>(plan: &'a Plan, runs: &'a [RunResult]) -> anyhow::Result<Summary<'a>> {
+fn summary<'a>(plan: &'a Plan, runs: &'a [RunResult], answer: Option<String>) -> Summary<'a> {
     let manifests = || runs.iter().map(|run| &run.manifest);
     let largest = runs.iter().max_by_key(|run| run.manifest.nodes);
-    let metric = |name: &str| {
-        largest
-            .and_then(|run| run.metrics.get(name))
-            .copied()
-            .unwrap_or(0.0)
-    };
+    let metric = |name: &str| largest.and_then(|run| run.metrics.get(name)).copied();
     let events = manifests().map(|manifest| manifest.events).sum();
     let wall_s: f64 = manifests().map(|manifest| manifest.wall_s).sum();
-    Ok(Summary {
+    Summary {
         scenario: &plan.name,
         question: &plan.question,
-        answer: running::answer(plan, runs).context("the scenario's [answer]")?,
+        answer,
         nodes: manifests().map(|manifest| manifest.nodes).max().unwrap_or(0),
         seed: manifests().next().map_or(0, |manifest| manifest.seed),
         events,
@@ -66,9 +62,9 @@ fn summary<'a>(plan: &'a Plan, runs: &'a [RunResult]) -> anyhow::Result<Summary<
         wall_s,
         threads: manifests().map(|manifest| manifest.threads).max().unwrap_or(0),
         bytes_per_idle_node: metric("bytes_per_idle_node"),
-        protocol_bytes_per_node: metric("protocol_bytes_per_node"),
+        protocol_bytes_per_node: metric("protocol_bytes_per_node").unwrap_or(0.0),
         runs: runs.iter().map(run_as_json).collect(),
-    })
+    }
 }
 
 fn run_as_json(run: &RunResult) -> Value {
@@ -106,7 +102,11 @@ pub(super) fn print(
     json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<bool> {
-    let summary = summary(plan, runs)?;
+    let answer = running::answer(plan, runs);
+    if let Err(error) = &answer {
+        writeln!(std::io::stderr().lock(), "no answer in a sentence: {error}")?;
+    }
+    let summary = summary(plan, runs, answer.ok());
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&summary)?)?;
     } else {
@@ -114,7 +114,7 @@ pub(super) fn print(
             out,
             "{}\n\n{}\n\n{}",
             summary.question,
-            summary.answer,
+            summary.answer.as_deref().unwrap_or("See the figures."),
             table(plan, runs)
         )?;
         writeln!(

@@ -70,7 +70,8 @@ impl Difference {
         for (key, run) in &first {
             let Some(other) = second.get(key) else { continue };
             pairs += 1;
-            is_same_scenario &= run.manifest.scenario_digest == other.manifest.scenario_digest;
+            is_same_scenario &= run.manifest.scenario_digest == other.manifest.scenario_digest
+                && run.manifest.changes == other.manifest.changes;
             if run.manifest.digest == other.manifest.digest {
                 same += 1;
             } else {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use super::summary::{by_value, by_variant, label};
-use super::{Experiment, Grid, RunResult};
+use super::{Experiment, Grid, Manifest, RunResult};
 
 /// The most combinations that are gone through.
 const MAX_PLANNED: usize = 100_000;
@@ -36,6 +36,16 @@ pub enum MergeError {
         .0.join(", ")
     )]
     Versions(Vec<String>),
+    /// One scenario of one version, with different texts or changes: the tables could not tell the runs apart.
+    #[error(
+        "the runs of {scenario} are not of one scenario: {difference}; vary what differs in one sweep          (gristmill simulate sweep … --vary KEY=VALUE,VALUE), or give one of them another name"
+    )]
+    Changed {
+        /// The scenario's name.
+        scenario: String,
+        /// What differs.
+        difference: String,
+    },
     /// Two runs of one variant and seed with different digests.
     #[error(
         "there are two runs of {variant} with seed {seed} and different digests ({first} and {second}); \
@@ -77,6 +87,7 @@ pub fn merge(
     if let Some(found) = different(|run| &run.manifest.version).filter(|_| !allowed.versions) {
         return Err(MergeError::Versions(found));
     }
+    all_alike(&runs)?;
     let grid = grid.cloned().unwrap_or_else(|| seen_in(&runs));
     let order = |one: &RunResult, other: &RunResult| order(&grid, one, other);
     runs.sort_by(|one, other| {
@@ -101,6 +112,48 @@ pub fn merge(
         grid,
         runs,
     })
+}
+
+/// Whether all runs that bear the same name of the same version are of one text with the same changes.
+fn all_alike(runs: &[RunResult]) -> Result<(), MergeError> {
+    let mut first: BTreeMap<(&str, &str), &Manifest> = BTreeMap::new();
+    for RunResult { manifest, .. } in runs {
+        let name = (manifest.scenario.as_str(), manifest.version.as_str());
+        let before = *first.entry(name).or_insert(manifest);
+        let difference = if before.scenario_digest != manifest.scenario_digest {
+            format!(
+                "their texts differ, with digests {} and {}",
+                before.scenario_digest, manifest.scenario_digest
+            )
+        } else if before.changes != manifest.changes {
+            changed_otherwise(&before.changes, &manifest.changes)
+        } else {
+            continue;
+        };
+        return Err(MergeError::Changed {
+            scenario: manifest.scenario.clone(),
+            difference,
+        });
+    }
+    Ok(())
+}
+
+/// The first key that two runs changed in different ways, in words.
+fn changed_otherwise(first: &BTreeMap<String, String>, second: &BTreeMap<String, String>) -> String {
+    let keys: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
+    let value = |of: &BTreeMap<String, String>, key: &String| {
+        of.get(key)
+            .map_or_else(|| "what the file says".to_owned(), Clone::clone)
+    };
+    keys.into_iter()
+        .find(|key| first.get(*key) != second.get(*key))
+        .map_or_else(String::new, |key| {
+            format!(
+                "{key} is {} in one and {} in another",
+                value(first, key),
+                value(second, key)
+            )
+        })
 }
 
 /// The order of an experiment's runs. Equal are only runs that must have the same digest.
@@ -229,6 +282,17 @@ mod tests {
             merged(versions, Allowed::default()),
             Err(MergeError::Versions(_))
         ));
+        let mut changed = runs();
+        changed[2].manifest.changes.insert("loss".into(), "0.5".into());
+        let error = merged(changed, allowed).unwrap_err().to_string();
+        assert!(
+            error.contains("loss is what the file says in one and 0.5 in another"),
+            "{error}"
+        );
+        let mut edited = runs();
+        edited[0].manifest.scenario_digest = "another".into();
+        let error = merged(edited, allowed).unwrap_err().to_string();
+        assert!(error.contains("their texts differ"), "{error}");
         let mut wrong = runs();
         wrong[3].manifest.digest = "other".into();
         assert!(matches!(

@@ -15,6 +15,7 @@ pub(crate) fn run_of(parameters: &[(&str, &str)], seed: u64) -> RunResult {
             version: "0.1.0".into(),
             scenario: "gossip-reach".into(),
             scenario_digest: RunResult::digest_of(&scenario),
+            changes: BTreeMap::new(),
             question: "How far does gossip reach?".into(),
             answer: None,
             headline: vec!["delivered_share".into()],

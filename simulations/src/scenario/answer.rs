@@ -178,8 +178,7 @@ fn figure(inside: &str, variants: &[Figured]) -> Result<String, AnswerError> {
                 .ok()
                 .and_then(|number| number.checked_sub(1));
             let found = index.and_then(|index| variants.get(index));
-            let problem = || form(inside, format!("there is no variant {number}"));
-            vec![found.or(variants.last()).ok_or_else(problem)?]
+            vec![found.ok_or_else(|| form(inside, format!("there is no variant {number}")))?]
         }
     };
     let words: Vec<String> = chosen
@@ -348,6 +347,8 @@ mod tests {
             ("{reach_share", "not closed"),
             ("{reach_share[first}", "not closed"),
             ("{reach_share|furlongs}", "percent"),
+            ("{reach_share[4]}", "there is no variant 4"),
+            ("{reach_share[0]}", "there is no variant 0"),
         ] {
             let error = sentence(text, &all).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

@@ -44,6 +44,17 @@ fn run_until(simulation: &mut Simulation<MarketWorld>, until_us: u64, threads: u
     assert_eq!(ended, Ended::AtEnd);
 }
 
+fn written_and_read_back(
+    stopped: &mut Simulation<MarketWorld>,
+    config: MarketConfig,
+    seed: u64,
+) -> Simulation<MarketWorld> {
+    let mut bytes = Vec::new();
+    stopped.write_snapshot([1; 32], &mut bytes).unwrap();
+    let world = MarketWorld::new(config, seed);
+    Simulation::read_snapshot(world, [1; 32], seed, &mut bytes.as_slice()).unwrap()
+}
+
 #[test]
 fn a_small_market_serves_pays_and_conserves() {
     let mut simulation = run(config(SMALL), 7, 1);
@@ -67,10 +78,7 @@ fn a_stopped_run_goes_on_as_if_it_had_never_stopped() {
     let whole = run(config(SMALL), 7, 1).digest();
     let mut stopped = build(config(SMALL), 7);
     run_until(&mut stopped, 61_000_000, 1);
-    let mut bytes = Vec::new();
-    stopped.write_snapshot([1; 32], &mut bytes).unwrap();
-    let world = MarketWorld::new(config(SMALL), 7);
-    let mut resumed = Simulation::read_snapshot(world, [1; 32], 7, &mut bytes.as_slice()).unwrap();
+    let mut resumed = written_and_read_back(&mut stopped, config(SMALL), 7);
     run_until(&mut resumed, 120_000_000, 1);
     assert_eq!(resumed.digest(), whole);
     assert!(figures(&mut resumed).metrics["jobs_served"] > 10.0);

@@ -336,6 +336,15 @@ pub(super) fn origin(page: &mut String, experiment: &Experiment, summary: &Summa
         let host = &manifest.host;
         format!("{} {}, {}, {} cores", host.os, host.arch, host.cpu, host.cores)
     };
+    let changes = |manifest: &Manifest| {
+        let changes = manifest.changes.iter();
+        let changes: Vec<String> = changes.map(|(key, value)| format!("{key} = {value}")).collect();
+        if changes.is_empty() {
+            "nothing".to_owned()
+        } else {
+            changes.join(", ")
+        }
+    };
     let wall: f64 = experiment.runs.iter().map(|run| run.manifest.wall_s).sum();
     let memory = experiment
         .runs
@@ -350,6 +359,7 @@ pub(super) fn origin(page: &mut String, experiment: &Experiment, summary: &Summa
             "Scenario's BLAKE3",
             each(|manifest| manifest.scenario_digest.clone()),
         ),
+        ("Changed in it for all runs", each(changes)),
         ("Digest of all runs", experiment.digest()),
         ("Host", each(host)),
         ("Threads", each(|manifest| manifest.threads.to_string())),
@@ -365,7 +375,7 @@ pub(super) fn origin(page: &mut String, experiment: &Experiment, summary: &Summa
     digests(page, experiment, summary);
     let _ = writeln!(
         page,
-        "<details>\n<summary>The scenario, as it was run with the first variant</summary>\n<pre>{}</pre>\n</details>",
+        "<details>\n<summary>The scenario</summary>\n<pre>{}</pre>\n</details>",
         Text(&first.scenario)
     );
     let _ = writeln!(

@@ -76,10 +76,7 @@ fn a_run_that_stops_amid_a_challenge_goes_on_as_if_it_had_never_stopped() {
     let amid = figures(&mut stopped);
     assert!(amid.metrics["hardware_challenges"] > 0.0);
     assert_eq!(amid.metrics["hardware_certificates"], 0.0);
-    let mut bytes = Vec::new();
-    stopped.write_snapshot([1; 32], &mut bytes).unwrap();
-    let world = MarketWorld::new(config(MIXED), 7);
-    let mut resumed = Simulation::read_snapshot(world, [1; 32], 7, &mut bytes.as_slice()).unwrap();
+    let mut resumed = written_and_read_back(&mut stopped, config(MIXED), 7);
     run_until(&mut resumed, 300_000_000, 1);
     assert_eq!(resumed.digest(), whole);
     assert!(figures(&mut resumed).metrics["hardware_certificates"] >= 3.0);
