@@ -38,7 +38,8 @@ pub enum MergeError {
     Versions(Vec<String>),
     /// One scenario of one version, with different texts or changes: the tables could not tell the runs apart.
     #[error(
-        "the runs of {scenario} are not of one scenario: {difference}; vary what differs in one sweep          (gristmill simulate sweep … --vary KEY=VALUE,VALUE), or give one of them another name"
+        "the runs of {scenario} are not of one scenario: {difference}; vary what differs in one sweep \
+         (gristmill simulate sweep … --vary KEY=VALUE,VALUE), or give one of them another name"
     )]
     Changed {
         /// The scenario's name.
