@@ -238,13 +238,22 @@ pub fn figured(runs: &[RunResult]) -> Vec<Figured> {
 /// [`AnswerError`] where the sentence names a figure that is not there.
 pub fn answer(plan: &Plan, runs: &[RunResult]) -> Result<String, AnswerError> {
     let mut variants = figured(runs);
+    let are_those_of_the_file = plan.varies_as_its_file() && are_of_all_variants(plan, &variants);
     for variant in &mut variants {
         for Change { key, value } in plan.changes() {
             let value = value.trim_matches('"').to_owned();
             variant.parameters.entry(key.clone()).or_insert(value);
         }
     }
-    plan.answer.sentence(&variants)
+    plan.answer.sentence(&variants, are_those_of_the_file)
+}
+
+/// Whether these are the plan's variants, all of them in its order.
+fn are_of_all_variants(plan: &Plan, figured: &[Figured]) -> bool {
+    plan.variants().is_ok_and(|variants| {
+        let planned = variants.iter().map(|variant| &variant.parameters);
+        planned.eq(figured.iter().map(|figured| &figured.parameters))
+    })
 }
 
 /// What the runs show that the plan did not expect, in words.

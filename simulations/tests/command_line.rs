@@ -118,6 +118,28 @@ fn a_result_is_replaced_only_by_force() {
 }
 
 #[test]
+fn what_is_put_together_is_in_the_order_that_the_scenario_compares() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = "# Which one first?\nduration_s = 5\n[vary]\nbystanders = [40, 20, 30]\n\
+                    [answer]\nsentence = '{bystanders[first]}, {bystanders[2]}, {bystanders[last]}'\n";
+    std::fs::write(folder.path().join("mine.toml"), scenario).unwrap();
+    for (run, answer) in [
+        ("run FOLDER/mine.toml --output FOLDER/one", Some("40, 20, 30")),
+        ("merge FOLDER/one --output FOLDER/all", Some("40, 20, 30")),
+        // Of a part of the variants none has a number.
+        (
+            "run FOLDER/mine.toml --set bystanders=20 --output FOLDER/all --force",
+            None,
+        ),
+    ] {
+        assert_eq!(simulate(run, folder.path()), Ok(ExitCode::SUCCESS), "{run}");
+        let name = if run.contains("FOLDER/all") { "all" } else { "one" };
+        let experiment = read_experiment(&folder.path().join(name)).unwrap();
+        assert_eq!(experiment.answer.as_deref(), answer, "{run}");
+    }
+}
+
+#[test]
 fn a_sentence_that_cannot_be_made_takes_no_figure_away() {
     let folder = tempfile::tempdir().unwrap();
     // Nobody publishes, so that there is nothing that could reach anyone.

@@ -95,6 +95,7 @@ fn merge_folders(
     let name = names.join(", ");
     let mut experiment = merge::merge(&name, runs, None, allowed)?;
     if let Some(plan) = &plan {
+        in_order_of(plan, &mut experiment.runs)?;
         experiment.answer = running::answer(plan, &experiment.runs)
             .ok()
             .filter(|answer| !answer.is_empty());

@@ -82,11 +82,12 @@ pub enum AnswerError {
 }
 
 impl Answer {
-    /// The sentence with its figures.
+    /// The sentence with its figures. A figure of a variant by its number is only made where the variants are those
+    /// that the scenario's file compares, all of them.
     ///
     /// # Errors
     /// [`AnswerError`] naming what stands in the braces.
-    pub fn sentence(&self, variants: &[Figured]) -> Result<String, AnswerError> {
+    pub fn sentence(&self, variants: &[Figured], are_those_of_the_file: bool) -> Result<String, AnswerError> {
         let mut sentence = String::new();
         let mut rest = self.sentence.as_str();
         while let Some((before, after)) = rest.split_once('{') {
@@ -94,7 +95,7 @@ impl Answer {
             let Some((inside, behind)) = after.split_once('}') else {
                 return Err(form(after, "the brace is not closed"));
             };
-            sentence.push_str(&figure(inside, variants)?);
+            sentence.push_str(&figure(inside, variants, are_those_of_the_file)?);
             rest = behind;
         }
         sentence.push_str(rest);
@@ -157,7 +158,7 @@ fn form(name: &str, problem: impl Into<String>) -> AnswerError {
 }
 
 /// What stands in the place of one pair of braces.
-fn figure(inside: &str, variants: &[Figured]) -> Result<String, AnswerError> {
+fn figure(inside: &str, variants: &[Figured], are_those_of_the_file: bool) -> Result<String, AnswerError> {
     let (what, format) = inside.split_once('|').unwrap_or((inside, ""));
     let (name, which) = match what.split_once('[') {
         Some((name, which)) => {
@@ -173,6 +174,10 @@ fn figure(inside: &str, variants: &[Figured]) -> Result<String, AnswerError> {
         Some("first") => variants.first().into_iter().collect(),
         Some("last") => variants.last().into_iter().collect(),
         Some(number) => {
+            if !are_those_of_the_file {
+                let problem = "these runs are not of all variants that the scenario compares";
+                return Err(form(inside, problem));
+            }
             let index = number
                 .parse::<usize>()
                 .ok()
@@ -310,7 +315,7 @@ mod tests {
             sentence: text.to_owned(),
             ..Answer::default()
         };
-        answer.sentence(variants)
+        answer.sentence(variants, variants.len() == 3)
     }
 
     #[test]
@@ -334,6 +339,8 @@ mod tests {
         );
         assert_eq!(sentence("{nodes}: {time_s}", &all[..1]).unwrap(), "100: 0.25");
         assert_eq!(sentence("{time_s}", &[]).unwrap(), "nothing");
+        let some = sentence("{time_s[1]}", &all[1..]).unwrap_err().to_string();
+        assert!(some.contains("not of all variants"), "{some}");
         let mut some = variants();
         some[1].metrics.remove("time_s");
         assert_eq!(sentence("{time_s}", &some).unwrap(), "0.25, none and 90");
@@ -349,6 +356,7 @@ mod tests {
             ("{reach_share|furlongs}", "percent"),
             ("{reach_share[4]}", "there is no variant 4"),
             ("{reach_share[0]}", "there is no variant 0"),
+            ("{reach_share[]}", "there is no variant"),
         ] {
             let error = sentence(text, &all).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

@@ -105,6 +105,8 @@ pub struct Plan {
     pub expectations: Vec<Expectation>,
     document: Document,
     dimensions: Vec<Dimension>,
+    /// The keys that the file varies.
+    varied_in_file: Vec<String>,
     small: Vec<Change>,
 }
 
@@ -138,6 +140,7 @@ impl Plan {
             answer,
             expectations,
             document,
+            varied_in_file: dimensions.iter().map(|dimension| dimension.key.clone()).collect(),
             dimensions,
             small,
         })
@@ -171,6 +174,14 @@ impl Plan {
     #[must_use]
     pub fn dimensions(&self) -> &[Dimension] {
         &self.dimensions
+    }
+
+    /// Whether it varies the keys that its file does, in the same order, so that the sentence of the file's `[answer]`
+    /// can speak of variants by their numbers.
+    #[must_use]
+    pub fn varies_as_its_file(&self) -> bool {
+        let keys = self.dimensions.iter().map(|dimension| &dimension.key);
+        keys.eq(&self.varied_in_file)
     }
 
     /// Applies the section `[small]`.

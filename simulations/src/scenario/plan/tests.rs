@@ -91,6 +91,7 @@ fn variants_are_all_combinations_in_the_order_of_the_file() {
         got,
         [(0.0, 10), (0.0, 20), (0.0, 40), (0.1, 10), (0.1, 20), (0.1, 40)]
     );
+    assert!(plan.varies_as_its_file());
     let variants = plan.variants().unwrap();
     assert_eq!(variants[4].parameters["providers.home.count"], "20");
     assert_ne!(variants[4].identity(), variants[5].identity());
@@ -116,6 +117,7 @@ fn keys_are_found_by_their_end_and_a_change_ends_varying() {
     let mut plan = plan(TEXT);
     plan.change(&Change::parse("loss = 0.3").unwrap()).unwrap();
     plan.vary("home.count", vec!["3".into()]).unwrap();
+    assert!(!plan.varies_as_its_file(), "the loss is set");
     plan.change(&Change::new("providers.farm.churn", "0.25")).unwrap();
     plan.change(&Change::new("network.nat", "open")).unwrap();
     assert_eq!(plan.recipe().plan().unwrap().variants(), plan.variants());
