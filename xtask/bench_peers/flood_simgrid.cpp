@@ -189,8 +189,12 @@ private:
     }
 };
 
-int main(int, char** arguments)
+int main(int count_given, char** arguments)
 {
+    if (count_given != 3) {
+        std::fprintf(stderr, "usage: flood_simgrid NETWORK SECONDS\n");
+        return 2;
+    }
     // Stacks of 32 KiB without guard pages: a system has no room for two mappings for each of so many.
     std::vector<std::string> settings{"flood",
                                       "--log=root.thres:error",
